@@ -1,3 +1,38 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The contract between the microhypervisor and everything above it.
+//! The contract between the microhypervisor and everything above it: plain types, numbers and layouts, no behaviour.
+//!
+//! The kernel, the system-call stubs, the tools and the tests import it; `docs/spec/hypercalls.md` describes each call by
+//! tables and a test holds the two together. Nothing in here allocates, fails at run time or touches the machine.
+//!
+//! * [`hypercall`] – the numbers and the argument structure of each call
+//! * [`status`] – what a call may answer
+//! * [`cap`] – selectors, permissions, kinds of object
+//! * [`utcb`] – the message page of an execution context
+//! * [`hip`] – what the root task is told about the machine
+//! * [`arch`] – registers, exception state, virtual-CPU state page of the architecture
 #![no_std]
+
+pub mod arch;
+pub mod cap;
+pub mod hip;
+pub mod hypercall;
+pub mod status;
+pub mod utcb;
+
+/// Version of this contract: `major << 16 | minor`. The kernel refuses a root task of another major version.
+///
+/// Changelog: 0.1 – first version.
+pub const VERSION: u32 = 1;
+
+/// Size of a page and of everything that is mapped: message pages, state pages, the information page. In bytes.
+pub const PAGE_SIZE: usize = 4096;
+
+/// log2 of [`PAGE_SIZE`].
+pub const PAGE_BITS: u32 = 12;
+
+/// First address that is not a component's: end of the user half of the address space less one page, so that no
+/// system-call instruction ends at a non-canonical address (AMD APM vol. 3, SYSRET; Intel SDM vol. 2, SYSRET).
+pub const USER_END: u64 = 0x0000_7fff_ffff_f000;
+
+/// Number of scheduling priorities; 0 is the lowest, `PRIORITIES - 1` the highest.
+pub const PRIORITIES: usize = 128;

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What an exception portal is called with, and may answer.
+//!
+//! The message has [`WORDS`] words, laid out as [`ExceptionState`]. A reply with as many words sets the general-purpose
+//! registers, `rip`, `rsp` and the arithmetic flags from it and resumes the EC; a reply without words resumes it as
+//! it was. A handler that never replies keeps the EC stopped.
+
+/// The state of an EC at an exception (Intel SDM vol. 3, 6.3.1 for the vectors and error codes).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ExceptionState {
+    /// Vector of the exception.
+    pub vector: u64,
+    /// Error code, 0 if it has none.
+    pub error: u64,
+    /// Faulting address of a page fault (CR2).
+    pub address: u64,
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// `rax`
+    pub rax: u64,
+    /// `rbx`
+    pub rbx: u64,
+    /// `rcx`
+    pub rcx: u64,
+    /// `rdx`
+    pub rdx: u64,
+    /// `rsi`
+    pub rsi: u64,
+    /// `rdi`
+    pub rdi: u64,
+    /// `rbp`
+    pub rbp: u64,
+    /// `r8` to `r15`
+    pub r8_r15: [u64; 8],
+    /// FS base.
+    pub fs_base: u64,
+}
+
+/// Number of message words of an exception.
+pub const WORDS: usize = size_of::<ExceptionState>() / 8;
+
+const _: () = assert!(WORDS == 22);
