@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Small objects of one size out of the frames of one payer.
+//!
+//! Each payer (protection domain) has slabs of its own, so that no domain's objects keep frames occupied that another
+//! one pays for. A frame starts with a [`Head`]; the slots follow. A frame that becomes empty is given back at once: what
+//! is charged is what is in use. Slots are multiples of [`ALIGN`] and aligned to it.
+
+use crate::{Exhausted, FRAME, Frames};
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+/// Alignment of every slot, in bytes: capabilities keep permissions in the low bits of an object's address.
+pub const ALIGN: usize = 64;
+
+/// At the start of each frame of a slab.
+#[derive(Debug)]
+#[repr(C)]
+struct Head {
+    next: Cell<Option<NonNull<Head>>>,
+    prev: Cell<Option<NonNull<Head>>>,
+    free: Cell<Option<NonNull<u8>>>,
+    used: Cell<u32>,
+    fresh: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<Head>() <= ALIGN);
+
+/// Objects of one size for one payer. Not synchronized: the payer's lock covers it.
+#[derive(Debug)]
+pub struct Slab {
+    size: u32,
+    partial: Cell<Option<NonNull<Head>>>,
+}
+
+impl Slab {
+    /// A slab for objects of so many bytes.
+    #[must_use]
+    pub const fn new(size: usize) -> Self {
+        assert!(size >= ALIGN && size.is_multiple_of(ALIGN) && size <= FRAME - ALIGN);
+        Self {
+            #[expect(clippy::cast_possible_truncation, reason = "below the size of a frame")]
+            size: size as u32,
+            partial: Cell::new(None),
+        }
+    }
+
+    const fn slots(&self) -> u32 {
+        #[expect(clippy::cast_possible_truncation, reason = "below the size of a frame")]
+        let room = (FRAME - ALIGN) as u32;
+        room / self.size
+    }
+
+    /// Takes a slot. Its content is undefined.
+    ///
+    /// # Errors
+    /// A new frame was needed and could not be had.
+    pub fn take(&self, frames: &impl Frames) -> Result<NonNull<u8>, Exhausted> {
+        let head = match self.partial.get() {
+            Some(head) => head,
+            None => self.grow(frames)?,
+        };
+        // SAFETY: frames in the list of partial ones are ours and start with a head.
+        let page = unsafe { head.as_ref() };
+        let slot = match page.free.get() {
+            Some(slot) => {
+                // SAFETY: a free slot's first word is the link to the next, written by `give`.
+                page.free.set(unsafe { slot.cast::<Option<NonNull<u8>>>().read() });
+                slot
+            }
+            None => {
+                let index = page.fresh.get();
+                page.fresh.set(index + 1);
+                // SAFETY: a partial frame without free slots has fresh ones, so the slot lies in the frame.
+                unsafe { head.cast::<u8>().add(ALIGN + (index * self.size) as usize) }
+            }
+        };
+        page.used.set(page.used.get() + 1);
+        if page.used.get() == self.slots() {
+            self.unlink(page);
+        }
+        Ok(slot)
+    }
+
+    /// Gives a slot back, and its frame if that was the last slot in use.
+    ///
+    /// # Safety
+    /// The slot came from `take` of this slab with the same payer, and nothing points to it any more.
+    pub unsafe fn give(&self, slot: NonNull<u8>, frames: &impl Frames) {
+        let offset = slot.as_ptr().addr() % FRAME;
+        // SAFETY: a slot lies in a frame that starts with a head.
+        let head = unsafe { slot.sub(offset) }.cast::<Head>();
+        // SAFETY: as above.
+        let page = unsafe { head.as_ref() };
+        if page.used.get() == self.slots() {
+            self.link(head);
+        }
+        page.used.set(page.used.get() - 1);
+        if page.used.get() == 0 {
+            self.unlink(page);
+            // SAFETY: no slot of the frame is in use and the list has forgotten it.
+            unsafe { frames.give(head.cast()) };
+            return;
+        }
+        // SAFETY: the slot is free, aligned, and at least a word long.
+        unsafe { slot.cast::<Option<NonNull<u8>>>().write(page.free.get()) };
+        page.free.set(Some(slot));
+    }
+
+    fn grow(&self, frames: &impl Frames) -> Result<NonNull<Head>, Exhausted> {
+        let head = frames.take()?.cast::<Head>();
+        let empty = Head {
+            next: Cell::new(None),
+            prev: Cell::new(None),
+            free: Cell::new(None),
+            used: Cell::new(0),
+            fresh: Cell::new(0),
+        };
+        // SAFETY: the frame is ours and large enough.
+        unsafe { head.write(empty) };
+        self.link(head);
+        Ok(head)
+    }
+
+    fn link(&self, head: NonNull<Head>) {
+        // SAFETY: the head belongs to a frame of this slab.
+        let page = unsafe { head.as_ref() };
+        page.prev.set(None);
+        page.next.set(self.partial.get());
+        if let Some(next) = self.partial.get() {
+            // SAFETY: as above.
+            unsafe { next.as_ref() }.prev.set(Some(head));
+        }
+        self.partial.set(Some(head));
+    }
+
+    fn unlink(&self, page: &Head) {
+        match page.prev.get() {
+            // SAFETY: neighbours in the list are heads of frames of this slab.
+            Some(prev) => unsafe { prev.as_ref() }.next.set(page.next.get()),
+            None => self.partial.set(page.next.get()),
+        }
+        if let Some(next) = page.next.get() {
+            // SAFETY: as above.
+            unsafe { next.as_ref() }.prev.set(page.prev.get());
+        }
+        page.next.set(None);
+        page.prev.set(None);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALIGN, Slab};
+    use crate::radix::tests::Heap;
+    use core::ptr::NonNull;
+    use std::vec::Vec;
+
+    #[test]
+    fn slots_do_not_overlap_and_all_memory_returns() {
+        let heap = Heap::new(16);
+        for size in [64, 128, 192, 576, 1024] {
+            let slab = Slab::new(size);
+            let mut slots: Vec<NonNull<u8>> = Vec::new();
+            while let Ok(slot) = slab.take(&heap) {
+                assert_eq!(slot.as_ptr().addr() % ALIGN, 0);
+                slots.push(slot);
+            }
+            assert!(slots.len() >= 16 * (4096 / size - 1), "size {size}: {}", slots.len());
+            let mut addresses: Vec<_> = slots.iter().map(|s| s.as_ptr().addr()).collect();
+            addresses.sort_unstable();
+            assert!(addresses.windows(2).all(|w| w[1] - w[0] >= size));
+            // Every second first, so that frames become partial before they become empty.
+            for pass in [0, 1] {
+                for slot in slots.iter().skip(pass).step_by(2) {
+                    // SAFETY: taken above.
+                    unsafe { slab.give(*slot, &heap) };
+                }
+            }
+            assert_eq!(heap.used(), 0, "size {size}");
+        }
+    }
+
+    #[test]
+    fn a_frame_serves_again_after_one_slot_is_given() {
+        let heap = Heap::new(1);
+        let slab = Slab::new(1024);
+        let slots: Vec<_> = (0..3).map(|_| slab.take(&heap).expect("a slot")).collect();
+        assert!(slab.take(&heap).is_err());
+        // SAFETY: taken above.
+        unsafe { slab.give(slots[1], &heap) };
+        assert_eq!(slab.take(&heap), Ok(slots[1]));
+    }
+}
