@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of exit codes, by the tables of AMD APM vol. 2, appendix C.
+
+use super::{Exit, length, qualification};
+use crate::limits::Limits;
+use crate::limits::tests::{EPYC, epyc};
+use crate::tests::Fixture;
+use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
+use proptest::prelude::*;
+
+fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
+    let mut fixture = Fixture::new();
+    let control = &mut fixture.vmcb().control;
+    (control.exit_code, control.exit_info1, control.exit_info2) = (code, info1, info2);
+    let exit = fixture.vcpu.classify();
+    (fixture, exit)
+}
+
+#[test]
+fn codes_with_one_reason() {
+    let cases = [
+        (0x64, ExitReason::InterruptWindow, 0),
+        (0x6e, ExitReason::Rdtsc, 2),
+        (0x6f, ExitReason::Rdpmc, 2),
+        (0x72, ExitReason::Cpuid, 2),
+        (0x76, ExitReason::CacheControl, 2),
+        (0x77, ExitReason::Pause, 2),
+        (0x78, ExitReason::Hlt, 1),
+        (0x7d, ExitReason::TaskSwitch, 0),
+        (0x7f, ExitReason::Shutdown, 0),
+        (0x81, ExitReason::Hypercall, 3),
+        (0x87, ExitReason::Rdtsc, 3),
+        (0x89, ExitReason::CacheControl, 2),
+        (0x8b, ExitReason::Mwait, 3),
+        (0x8d, ExitReason::Xsetbv, 3),
+        (0x400, ExitReason::Memory, 0),
+        (u64::MAX, ExitReason::InvalidState, 0),
+        (u64::MAX - 1, ExitReason::Other, 0),
+        (0x71, ExitReason::Other, 0),
+        (0x7c, ExitReason::RdMsr, 2),
+    ];
+    for (code, reason, bytes) in cases {
+        let (mut fixture, exit) = exit(code, 0, 0);
+        assert_eq!(exit, Exit::Monitor(reason), "{code:#x}");
+        assert_eq!(length(fixture.vmcb(), &epyc()), bytes, "{code:#x}");
+    }
+    assert_eq!(exit(0x7c, 1, 0).1, Exit::Monitor(ExitReason::WrMsr));
+}
+
+#[test]
+fn codes_of_the_kernel() {
+    for code in 0x60..=0x63 {
+        assert_eq!(exit(code, 0, 0).1, Exit::Interrupt, "{code:#x}");
+    }
+    assert_eq!(exit(0x52, 0, 0).1, Exit::MachineCheck);
+    let (mut fixture, debug) = exit(0x41, 0, 0);
+    assert_eq!((debug, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0301));
+    let (mut fixture, alignment) = exit(0x51, 0, 0);
+    assert_eq!((alignment, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0b11));
+    let (mut fixture, rdpru) = exit(0x8e, 0, 0);
+    assert_eq!((rdpru, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0306));
+}
+
+#[test]
+fn instructions_of_svm_are_undefined() {
+    for code in [0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86] {
+        let (mut fixture, exit) = exit(code, 0, 0);
+        assert_eq!(exit, Exit::Monitor(ExitReason::Virtualization), "{code:#x}");
+        assert_eq!(fixture.vmcb().control.event, Event::exception(6, None).0);
+    }
+}
+
+#[test]
+fn monitor_sees_exceptions_it_asked_for() {
+    let mut fixture = Fixture::new();
+    fixture.state().controls = (Controls::DEBUG | Controls::DR).bits();
+    fixture.state().load = Groups::CONTROL.bits();
+    let page = fixture.page();
+    fixture.vcpu.take(page);
+    for (code, vector) in [(0x41, 1), (0x43, 3)] {
+        fixture.vmcb().control.exit_code = code;
+        assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Exception));
+        assert_eq!(qualification(fixture.vmcb(), ExitReason::Exception, &epyc())[0], vector);
+    }
+    fixture.vmcb().control.exit_code = 0x37;
+    assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Dr));
+    assert_eq!(qualification(fixture.vmcb(), ExitReason::Dr, &epyc())[0], 0x17);
+}
+
+#[test]
+fn debug_registers_become_the_guests_at_first_touch() {
+    let (mut fixture, exit) = exit(0x27, 0, 0);
+    assert_eq!(exit, Exit::Resume);
+    assert_eq!(fixture.vmcb().control.intercept_dr, 0);
+}
+
+#[test]
+fn port_access_without_decode_assists() {
+    // out dx, al at port 0x3f8; next instruction at 0x7c01.
+    let (mut fixture, exit) = exit(0x7b, 0x03f8_0010, 0x7c01);
+    fixture.vmcb().save.rip = 0x7c00;
+    assert_eq!(exit, Exit::Monitor(ExitReason::Port));
+    let [access, next, _] = qualification(fixture.vmcb(), ExitReason::Port, &epyc());
+    let access = PortAccess(access);
+    assert_eq!((access.port(), access.size(), access.is_in(), access.is_string()), (0x3f8, 1, false, false));
+    assert_eq!((access.address_size(), access.segment(), next), (2, 3, 0x7c01));
+    assert_eq!(length(fixture.vmcb(), &epyc()), 1);
+    // rep insd with 32-bit addresses.
+    fixture.vmcb().control.exit_info1 = 0x01f0_014d;
+    let access = PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]);
+    assert!(access.is_in() && access.is_string() && access.is_rep());
+    assert_eq!((access.port(), access.size(), access.address_size(), access.segment()), (0x1f0, 4, 4, 0));
+}
+
+#[test]
+fn address_size_follows_the_code_segment() {
+    let (mut fixture, _) = exit(0x7b, 0x0001_0014, 0);
+    fixture.vmcb().save.cs.attributes = 0xa9b;
+    fixture.vmcb().save.efer = 0x1d00;
+    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]).address_size(), 8);
+    fixture.vmcb().save.cs.attributes = 0xc9b;
+    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]).address_size(), 4);
+}
+
+#[test]
+fn decode_assists_and_next_rip_are_used() {
+    let limits = Limits::from_cpuid(&crate::limits::Cpuid { extended_a: [1, 16, 0, 0x89], ..EPYC }).unwrap();
+    let (mut fixture, _) = exit(0x7b, 0x0001_1014, 0x1003);
+    fixture.vmcb().save.rip = 0x1000;
+    fixture.vmcb().control.next_rip = 0x1004;
+    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &limits)[0]).segment(), 4);
+    assert_eq!(length(fixture.vmcb(), &limits), 4);
+    fixture.vmcb().control.next_rip = 0xfff;
+    assert_eq!(length(fixture.vmcb(), &limits), 0);
+}
+
+#[test]
+fn nested_fault_shows_page_fault_bits() {
+    let (mut fixture, _) = exit(0x400, 1 << 32 | 0x16, 0xfee0_0020);
+    assert_eq!(qualification(fixture.vmcb(), ExitReason::Memory, &epyc()), [0x16, 0xfee0_0020, 0]);
+}
+
+#[test]
+fn interrupted_delivery_is_repeated() {
+    let cases = [
+        (Event::interrupt(0x40).0, Event::interrupt(0x40).0),
+        (Event::nmi().0, Event::nmi().0),
+        (Event::exception(14, Some(6)).0, Event::exception(14, Some(6)).0),
+        (Event::VALID | 4 << 8 | 0x80, 0),
+        (Event::exception(3, None).0, 0),
+    ];
+    for (interrupted, queued) in cases {
+        let mut fixture = Fixture::new();
+        fixture.vmcb().control.exit_code = 0x400;
+        fixture.vmcb().control.exit_event = interrupted;
+        assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Memory));
+        assert_eq!(fixture.vmcb().control.event, queued, "{interrupted:#x}");
+        fixture.vcpu.sync(fixture.page(), Groups::EVENT);
+        assert_eq!(fixture.state().event.0, queued);
+    }
+}
+
+proptest! {
+    /// Whatever the processor says, it is classified and reported.
+    #[test]
+    fn any_exit_is_reported(code: u64, info1: u64, info2: u64, event: u64, rip: u64, next: u64, small: bool) {
+        let mut fixture = Fixture::new();
+        let control = &mut fixture.vmcb().control;
+        control.exit_code = if small { code & 0x4ff } else { code };
+        (control.exit_info1, control.exit_info2, control.exit_event) = (info1, info2, event);
+        control.next_rip = next;
+        fixture.vmcb().save.rip = rip;
+        fixture.state().store = [u64::MAX; 32];
+        if let Exit::Monitor(reason) = fixture.vcpu.classify() {
+            let page = fixture.page();
+            fixture.vcpu.report(page, reason);
+            prop_assert_eq!(fixture.state().reason, reason as u64);
+            prop_assert!(fixture.state().instruction_length <= 15);
+        }
+    }
+}

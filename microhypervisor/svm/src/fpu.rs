@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The XSAVE image of the state page, made safe for XRSTOR.
+//!
+//! XRSTOR faults on an image whose header names components that XCR0 has not, or whose MXCSR has reserved bits (Intel SDM vol. 1,
+//! 13.8.1). The monitor's image is copied once into the kernel's own and masked there.
+
+use crate::page::{FPU_WORDS, StatePage};
+use cloister_abi::arch::x86_64::vcpu::VcpuState;
+use core::mem::offset_of;
+
+/// An XSAVE area of the kernel's, as far as the state page reaches.
+pub type Image = [u64; FPU_WORDS];
+
+const FPU: usize = offset_of!(VcpuState, fpu);
+/// Word of MXCSR (bytes 24..28) and its mask (28..32).
+const MXCSR: usize = 3;
+/// First word of the header: XSTATE_BV.
+const HEADER: usize = 64;
+/// Words of the header.
+const HEADER_WORDS: usize = 8;
+
+/// Copies the monitor's image. `components` are those that XRSTOR may load (XCR0 of the host), `mxcsr_mask` is what the
+/// processor says in an FXSAVE image (0xffff on each processor with SVM).
+pub fn take(page: StatePage, image: &mut Image, components: u64, mxcsr_mask: u32) {
+    for (index, word) in image.iter_mut().enumerate() {
+        let value = page.read_element::<FPU, FPU_WORDS>(index);
+        *word = match index {
+            MXCSR => value & u64::from(mxcsr_mask),
+            HEADER => value & components,
+            _ if index > HEADER && index < HEADER + HEADER_WORDS => 0,
+            _ => value,
+        };
+    }
+}
+
+/// Copies the kernel's image to the page.
+pub fn give(page: StatePage, image: &Image) {
+    for (index, word) in image.iter().enumerate() {
+        page.write_element::<FPU, FPU_WORDS>(index, *word);
+    }
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a guest may have: masks for control registers, made once per boot from what CPUID answers.
+//!
+//! Values of a monitor go through these masks before the processor sees them. Bits that do not exist are taken away; a
+//! combination that the processor refuses (paging without protection, say) is left for it to refuse.
+
+use crate::vmcb::{TLB_FLUSH_ALL, TLB_FLUSH_GUEST};
+
+/// CR0: paging.
+pub const CR0_PG: u64 = 1 << 31;
+const CR0_ET: u64 = 1 << 4;
+const CR0_MASK: u64 = 0xe005_003f;
+/// EFER: SVM enabled; always set for the processor, never shown to the guest.
+pub const EFER_SVME: u64 = 1 << 12;
+const EFER_LME: u64 = 1 << 8;
+const EFER_LMA: u64 = 1 << 10;
+const EFER_BASE: u64 = 1 << 11 | EFER_LMA | EFER_LME | 1;
+const DR6_MASK: u64 = 0xe00f;
+const DR6_ONES: u64 = 0xffff_0ff0;
+const DR7_MASK: u64 = 0xffff_23ff;
+const DR7_ONES: u64 = 0x400;
+const RFLAGS_MASK: u64 = 0x003f_7fd5;
+const RFLAGS_ONES: u64 = 2;
+/// State components whose XSAVE image fits the state page: x87, SSE, AVX.
+const XCR0_MASK: u64 = 7;
+
+/// Bits of CPUID leaves and the CR4 bits that they allow (AMD APM vol. 2, 3.1.3): leaf 1 EDX.
+const CR4_LEAF1_EDX: [(u32, u64); 8] =
+    [(1, 3), (2, 1 << 3), (3, 1 << 4), (4, 1 << 2), (6, 1 << 5), (7, 1 << 6), (13, 1 << 7), (24, 3 << 9)];
+/// As above: leaf 1 ECX.
+const CR4_LEAF1_ECX: [(u32, u64); 2] = [(17, 1 << 17), (26, 1 << 18)];
+/// As above: leaf 7 EBX.
+const CR4_LEAF7_EBX: [(u32, u64); 3] = [(0, 1 << 16), (7, 1 << 20), (20, 1 << 21)];
+/// As above: leaf 7 ECX.
+const CR4_LEAF7_ECX: [(u32, u64); 2] = [(2, 1 << 11), (16, 1 << 12)];
+/// CR4.PCE needs no feature bit.
+const CR4_PCE: u64 = 1 << 8;
+
+/// CPUID leaves that matter here, each `[eax, ebx, ecx, edx]`; zeros for a leaf that does not exist.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cpuid {
+    /// Leaf 1.
+    pub leaf1: [u32; 4],
+    /// Leaf 7, subleaf 0.
+    pub leaf7: [u32; 4],
+    /// Leaf 0xd, subleaf 0.
+    pub leaf_d: [u32; 4],
+    /// Leaf 0x8000_0001.
+    pub extended1: [u32; 4],
+    /// Leaf 0x8000_0008.
+    pub extended8: [u32; 4],
+    /// Leaf 0x8000_000a.
+    pub extended_a: [u32; 4],
+}
+
+/// What a guest may have on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    cr3: u64,
+    cr4: u64,
+    efer: u64,
+    xcr0: u64,
+    flush: u32,
+    /// The processor tells the address of the next instruction.
+    pub next_rip: bool,
+    /// The processor tells segment and address size of string I/O and the register of DR accesses.
+    pub decode_assists: bool,
+}
+
+fn allowed<const N: usize>(leaf: u32, table: [(u32, u64); N]) -> u64 {
+    table.iter().filter(|(bit, _)| leaf & 1 << bit != 0).fold(0, |mask, (_, bits)| mask | bits)
+}
+
+impl Limits {
+    /// Limits of the machine with these CPUID leaves; `None` if it has no SVM with nested paging.
+    #[must_use]
+    pub fn from_cpuid(cpuid: &Cpuid) -> Option<Self> {
+        let [_, _, leaf1_ecx, leaf1_edx] = cpuid.leaf1;
+        let [_, leaf7_ebx, leaf7_ecx, _] = cpuid.leaf7;
+        let [_, _, extended1_ecx, extended1_edx] = cpuid.extended1;
+        let [_, _, _, svm] = cpuid.extended_a;
+        if extended1_ecx & 1 << 2 == 0 || svm & 1 == 0 {
+            return None;
+        }
+        let ffxsr = u64::from(extended1_edx >> 25 & 1) << 14;
+        let tce = u64::from(extended1_ecx >> 17 & 1) << 15;
+        let has_xsave = leaf1_ecx & 1 << 26 != 0;
+        let physical_bits = (cpuid.extended8[0] & 0xff).clamp(36, 52);
+        Some(Self {
+            cr3: (1 << physical_bits) - 1,
+            cr4: CR4_PCE
+                | allowed(leaf1_edx, CR4_LEAF1_EDX)
+                | allowed(leaf1_ecx, CR4_LEAF1_ECX)
+                | allowed(leaf7_ebx, CR4_LEAF7_EBX)
+                | allowed(leaf7_ecx, CR4_LEAF7_ECX),
+            efer: EFER_BASE | ffxsr | tce,
+            xcr0: if has_xsave { u64::from(cpuid.leaf_d[0]) & XCR0_MASK | 1 } else { 1 },
+            flush: if svm & 1 << 6 != 0 { TLB_FLUSH_GUEST } else { TLB_FLUSH_ALL },
+            next_rip: svm & 1 << 3 != 0,
+            decode_assists: svm & 1 << 7 != 0,
+        })
+    }
+
+    /// What VMRUN must be told to flush one guest's TLB entries.
+    #[inline]
+    #[must_use]
+    pub const fn flush(&self) -> u32 {
+        self.flush
+    }
+
+    /// CR0 with the bits that exist. ET is always set.
+    #[inline]
+    #[must_use]
+    pub const fn cr0(&self, value: u64) -> u64 {
+        value & CR0_MASK | CR0_ET
+    }
+
+    /// CR3 within the physical address width.
+    #[inline]
+    #[must_use]
+    pub const fn cr3(&self, value: u64) -> u64 {
+        value & self.cr3
+    }
+
+    /// CR4 with the bits that the processor has and the kernel can keep apart per guest.
+    #[inline]
+    #[must_use]
+    pub const fn cr4(&self, value: u64) -> u64 {
+        value & self.cr4
+    }
+
+    /// EFER for the processor. LMA is not the monitor's to say: it follows from LME and paging (APM vol. 2, 14.6.1).
+    #[inline]
+    #[must_use]
+    pub const fn efer(&self, value: u64, cr0: u64) -> u64 {
+        let value = value & self.efer & !EFER_LMA | EFER_SVME;
+        if value & EFER_LME != 0 && cr0 & CR0_PG != 0 { value | EFER_LMA } else { value }
+    }
+
+    /// XCR0 that XSETBV would take: x87 always, AVX only with SSE.
+    #[inline]
+    #[must_use]
+    pub const fn xcr0(&self, value: u64) -> u64 {
+        let value = value & self.xcr0 | 1;
+        if value & 2 == 0 { 1 } else { value }
+    }
+
+    /// DR6 with its fixed bits.
+    #[inline]
+    #[must_use]
+    pub const fn dr6(&self, value: u64) -> u64 {
+        value & DR6_MASK | DR6_ONES
+    }
+
+    /// DR7 with its fixed bits.
+    #[inline]
+    #[must_use]
+    pub const fn dr7(&self, value: u64) -> u64 {
+        value & DR7_MASK | DR7_ONES
+    }
+
+    /// RFLAGS with its fixed bits.
+    #[inline]
+    #[must_use]
+    pub const fn rflags(&self, value: u64) -> u64 {
+        value & RFLAGS_MASK | RFLAGS_ONES
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{CR0_PG, Cpuid, EFER_SVME, Limits};
+
+    /// What QEMU's EPYC model says, as far as it matters.
+    pub(crate) const EPYC: Cpuid = Cpuid {
+        leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+        leaf7: [0, 0x209c_01a9, 0, 0],
+        leaf_d: [7, 0x340, 0x340, 0],
+        extended1: [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+        extended8: [0x3028, 0, 0, 0],
+        extended_a: [1, 16, 0, 1],
+    };
+
+    pub(crate) fn epyc() -> Limits {
+        Limits::from_cpuid(&EPYC).unwrap()
+    }
+
+    #[test]
+    fn without_nested_paging_there_is_nothing() {
+        assert_eq!(Limits::from_cpuid(&Cpuid::default()), None);
+        assert_eq!(Limits::from_cpuid(&Cpuid { extended_a: [0; 4], ..EPYC }), None);
+        assert_eq!(Limits::from_cpuid(&Cpuid { extended1: [0; 4], ..EPYC }), None);
+    }
+
+    #[test]
+    fn long_mode_follows_paging() {
+        let limits = epyc();
+        assert_eq!(limits.efer(0xd01, CR0_PG), 0x1d01);
+        assert_eq!(limits.efer(0x500, 0), 0x1100);
+        assert_eq!(limits.efer(0x400, CR0_PG), EFER_SVME);
+    }
+
+    #[test]
+    fn reserved_bits_go() {
+        let limits = epyc();
+        assert_eq!(limits.cr0(u64::MAX), 0xe005_003f);
+        assert_eq!(limits.cr3(u64::MAX), (1 << 40) - 1);
+        assert_eq!(limits.cr4(u64::MAX) & !0x0037_0fff, 0);
+        assert_eq!(limits.cr4(u64::MAX) & 1 << 13, 0, "VMXE");
+        assert_eq!(limits.dr6(u64::MAX), 0xffff_efff & !0x1000 | 0xffff_0ff0);
+        assert_eq!(limits.dr7(0), 0x400);
+        assert_eq!(limits.rflags(u64::MAX), 0x003f_7fd7);
+        assert_eq!(limits.rflags(0), 2);
+    }
+
+    #[test]
+    fn xcr0_is_what_xsetbv_takes() {
+        let limits = epyc();
+        assert_eq!(limits.xcr0(0), 1);
+        assert_eq!(limits.xcr0(5), 1);
+        assert_eq!(limits.xcr0(7), 7);
+        assert_eq!(limits.xcr0(u64::MAX), 7);
+    }
+}

@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Tests of the way between state page and control block, without a machine.
+
+use crate::limits::tests::epyc;
+use crate::vmcb::{Clean, V_IGN_TPR, V_INTR_MASKING, V_IRQ, Vmcb};
+use crate::{Setup, StatePage, Vcpu};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, VcpuState};
+use core::ptr::NonNull;
+use proptest::prelude::*;
+
+/// A VCPU with its two pages in the memory of the test.
+pub(crate) struct Fixture {
+    pub(crate) vcpu: Vcpu,
+    vmcb: *mut Vmcb,
+    state: *mut VcpuState,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // SAFETY: `new` made the page by `Box::into_raw`.
+        drop(unsafe { Box::from_raw(self.vmcb) });
+        // SAFETY: as above.
+        drop(unsafe { Box::from_raw(self.state) });
+    }
+}
+
+impl Fixture {
+    pub(crate) fn new() -> Self {
+        let vmcb = Box::into_raw(Box::new(Vmcb::zeroed()));
+        // SAFETY: the page is integers only.
+        let state = Box::into_raw(Box::new(unsafe { core::mem::zeroed::<VcpuState>() }));
+        let setup = Setup { io_map: 0x1000, msr_map: 0x4000, nested_cr3: 0x8000, asid: 7, limits: epyc() };
+        // SAFETY: the page lives as long as the fixture; nothing here enters the guest.
+        let vcpu = unsafe { Vcpu::new(NonNull::new(vmcb).unwrap(), 0x6000, &setup) };
+        Self { vcpu, vmcb, state }
+    }
+
+    pub(crate) fn page(&self) -> StatePage {
+        // SAFETY: the page lives as long as the fixture, and the tests hold no reference across a call.
+        unsafe { StatePage::new(NonNull::new(self.state).unwrap()) }
+    }
+
+    pub(crate) fn vmcb(&mut self) -> &mut Vmcb {
+        // SAFETY: no other reference is alive.
+        unsafe { &mut *self.vmcb }
+    }
+
+    pub(crate) fn state(&mut self) -> &mut VcpuState {
+        // SAFETY: no other reference is alive.
+        unsafe { &mut *self.state }
+    }
+
+    fn take(&mut self, groups: Groups) -> crate::vcpu::Taken {
+        self.state().load = groups.bits();
+        let page = self.page();
+        self.vcpu.take(page)
+    }
+
+    /// Fills the page with noise, takes and writes back these groups; answers the page before and after.
+    fn round_trip(&mut self, groups: Groups, noise: &[u64]) -> (Vec<u64>, Vec<u64>) {
+        let words = self.state.cast::<u64>();
+        for (index, value) in noise.iter().enumerate().take(512) {
+            // SAFETY: the page has 512 words.
+            unsafe { words.wrapping_add(index).write(*value) };
+        }
+        self.take(groups);
+        let before = self.words();
+        self.vcpu.sync(self.page(), groups);
+        (before, self.words())
+    }
+
+    fn words(&self) -> Vec<u64> {
+        let words = self.state.cast::<u64>();
+        // SAFETY: the page has 512 words.
+        (0..512).map(|index| unsafe { words.wrapping_add(index).read() }).collect()
+    }
+}
+
+#[test]
+fn state_after_reset() {
+    let mut fixture = Fixture::new();
+    fixture.vcpu.sync(fixture.page(), Groups::all());
+    let state = fixture.state();
+    assert_eq!((state.cs.selector, state.cs.base, state.cs.limit), (0xf000, 0xffff_0000, 0xffff));
+    assert_eq!((state.rip, state.rflags, state.cr0), (0xfff0, 2, 0x6000_0010));
+    assert_eq!((state.efer, state.dr6, state.dr7, state.xcr0), (0, 0xffff_0ff0, 0x400, 1));
+    let control = &fixture.vmcb().control;
+    assert_eq!((control.asid, control.nested, control.nested_cr3), (7, 1, 0x8000));
+    assert_eq!((control.io_map, control.msr_map), (0x1000, 0x4000));
+    assert_eq!(control.clean, 0);
+    assert_eq!(control.interrupt, V_INTR_MASKING);
+    assert_eq!(control.intercept_misc1 & 0x990c_000f, 0x9904_000f);
+    assert_eq!(control.intercept_misc2 & 1, 1);
+}
+
+#[test]
+fn taking_clears_the_word_and_only_names_are_taken() {
+    let mut fixture = Fixture::new();
+    fixture.state().rip = 0x1234;
+    fixture.state().gpr[1] = 5;
+    fixture.take(Groups::RIP);
+    assert_eq!(fixture.state().load, 0);
+    assert_eq!(fixture.vmcb().save.rip, 0x1234);
+    assert_eq!(fixture.vcpu.xcr0(), 1);
+    fixture.vcpu.sync(fixture.page(), Groups::GPR_ACDB);
+    assert_eq!(fixture.state().gpr[1], 0);
+}
+
+#[test]
+fn clean_bits_follow_what_was_taken() {
+    let mut fixture = Fixture::new();
+    fixture.vmcb().control.clean = Clean::all().bits();
+    fixture.take(Groups::GPR | Groups::RIP | Groups::RFLAGS | Groups::EVENT | Groups::SHADOW);
+    assert_eq!(fixture.vmcb().control.clean, Clean::all().bits());
+    fixture.take(Groups::TPR);
+    assert_eq!(fixture.vmcb().control.clean, Clean::all().difference(Clean::TPR).bits());
+    fixture.take(Groups::all());
+    let kept = Clean::MAPS | Clean::ASID | Clean::LBR;
+    assert_eq!(fixture.vmcb().control.clean & !kept.bits(), 0);
+}
+
+#[test]
+fn svme_is_the_hosts() {
+    let mut fixture = Fixture::new();
+    fixture.state().efer = 0;
+    fixture.take(Groups::EFER);
+    assert_eq!(fixture.vmcb().save.efer, 0x1000);
+    fixture.state().efer = 0xd01;
+    fixture.state().cr0 = 0x8000_0011;
+    fixture.take(Groups::EFER | Groups::CR);
+    assert_eq!(fixture.vmcb().save.efer, 0x1d01);
+    fixture.vcpu.sync(fixture.page(), Groups::EFER);
+    assert_eq!(fixture.state().efer, 0xd01);
+    fixture.state().cr0 = 0x11;
+    fixture.take(Groups::CR);
+    assert_eq!(fixture.vmcb().save.efer, 0x1901, "LMA goes with paging");
+}
+
+#[test]
+fn privilege_level_is_that_of_the_stack_segment() {
+    let mut fixture = Fixture::new();
+    fixture.state().ss.access = 0xc0f3;
+    fixture.take(Groups::CS_SS);
+    assert_eq!(fixture.vmcb().save.cpl, 3);
+    fixture.vmcb().save.cpl = 0;
+    fixture.vcpu.sync(fixture.page(), Groups::CS_SS);
+    assert_eq!(fixture.state().ss.access, 0xc093);
+}
+
+#[test]
+fn events_that_exist_are_taken() {
+    let mut fixture = Fixture::new();
+    let cases = [
+        (Event::NONE.0, 0),
+        (Event::interrupt(0x31).0, 0x8000_0031),
+        (Event::nmi().0, 0x8000_0202),
+        (Event::VALID | Event::NMI | 0x55, 0x8000_0202),
+        (Event::exception(14, Some(2)).0, 0x2_8000_0b0e),
+        (Event::exception(6, None).0, 0x8000_0306),
+        (Event::interrupt(0x31).0 | 0x7fff_f800 | 9 << 32, 0x8000_0031),
+        (0x1234, 0),
+    ];
+    for (given, expected) in cases {
+        fixture.state().event = Event(given);
+        assert!(!fixture.take(Groups::EVENT).refused, "{given:#x}");
+        assert_eq!(fixture.vmcb().control.event, expected, "{given:#x}");
+    }
+}
+
+#[test]
+fn events_that_do_not_exist_are_refused() {
+    let mut fixture = Fixture::new();
+    for given in [1 << 8, 5 << 8, 6 << 8, 7 << 8, Event::EXCEPTION | 2, Event::EXCEPTION | 32, Event::EXCEPTION | 255] {
+        fixture.state().event = Event(given | Event::VALID);
+        assert!(fixture.take(Groups::EVENT).refused, "{given:#x}");
+        assert!(!fixture.take(Groups::RIP).refused);
+        assert_eq!(fixture.vmcb().control.event, 0);
+    }
+}
+
+#[test]
+fn nmi_blocks_until_iret() {
+    let mut fixture = Fixture::new();
+    fixture.state().event = Event::nmi();
+    fixture.take(Groups::EVENT);
+    assert_ne!(fixture.vmcb().control.intercept_misc1 & 1 << 20, 0);
+    fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
+    assert_eq!(fixture.state().shadow, SHADOW_NMI);
+    fixture.vmcb().control.exit_code = 0x74;
+    assert_eq!(fixture.vcpu.classify(), crate::Exit::Resume);
+    assert_eq!(fixture.vmcb().control.intercept_misc1 & 1 << 20, 0);
+    fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
+    assert_eq!(fixture.state().shadow, SHADOW_STI);
+}
+
+#[test]
+fn interrupt_window_opens_and_closes() {
+    let mut fixture = Fixture::new();
+    fixture.state().cr8 = 0xf;
+    fixture.state().controls = Controls::INTERRUPT_WINDOW.bits();
+    fixture.take(Groups::CONTROL | Groups::TPR);
+    assert_eq!(fixture.vmcb().control.interrupt, V_INTR_MASKING | V_IRQ | V_IGN_TPR | 0xf_000f);
+    fixture.state().controls = 0;
+    fixture.take(Groups::CONTROL);
+    assert_eq!(fixture.vmcb().control.interrupt, V_INTR_MASKING | 0xf);
+}
+
+#[test]
+fn controls_set_and_clear_intercepts() {
+    let mut fixture = Fixture::new();
+    let before = (fixture.vmcb().control.intercept_misc1, fixture.vmcb().control.intercept_misc2);
+    fixture.state().controls = u64::MAX;
+    fixture.take(Groups::CONTROL);
+    let control = &fixture.vmcb().control;
+    assert_eq!(control.intercept_misc1 & 0x0080_c000, 0x0080_c000);
+    assert_eq!(control.intercept_misc2 & 0x80, 0x80);
+    assert_eq!(control.intercept_exceptions & 8, 8);
+    fixture.state().controls = 0;
+    fixture.take(Groups::CONTROL);
+    assert_eq!((fixture.vmcb().control.intercept_misc1, fixture.vmcb().control.intercept_misc2), before);
+    assert_eq!(fixture.vmcb().control.intercept_exceptions & 8, 0);
+}
+
+#[test]
+fn pat_of_types_that_do_not_exist_is_not_taken() {
+    let mut fixture = Fixture::new();
+    fixture.state().pat = 0x0007_0406_0007_0402;
+    fixture.take(Groups::PAT);
+    assert_eq!(fixture.vmcb().save.pat, 0x0007_0406_0007_0406);
+    fixture.state().pat = 0x0007_0405_0601_0004;
+    fixture.take(Groups::PAT);
+    assert_eq!(fixture.vmcb().save.pat, 0x0007_0405_0601_0004);
+}
+
+#[test]
+fn report_writes_what_the_reason_asks_for() {
+    let mut fixture = Fixture::new();
+    fixture.state().store[ExitReason::Cpuid as usize] = Groups::RIP.bits();
+    fixture.state().qualification = [9; 3];
+    fixture.vmcb().control.exit_code = 0x72;
+    fixture.vmcb().save.rip = 0x77;
+    fixture.vmcb().save.rflags = 0x246;
+    assert!(!fixture.vcpu.report(fixture.page(), ExitReason::Cpuid));
+    let state = fixture.state();
+    assert_eq!((state.reason, state.rip, state.instruction_length), (6, 0x77, 2));
+    assert_eq!((state.qualification, state.rflags), ([0; 3], 0));
+    fixture.state().store[ExitReason::Hlt as usize] = u64::MAX;
+    assert!(fixture.vcpu.report(fixture.page(), ExitReason::Hlt));
+    assert_eq!(fixture.state().rflags, 0x246);
+}
+
+#[test]
+fn fpu_image_is_safe_for_xrstor() {
+    let mut fixture = Fixture::new();
+    fixture.state().fpu = [0xff; 2048];
+    let mut image = [0; crate::page::FPU_WORDS];
+    crate::fpu::take(fixture.page(), &mut image, 7, 0xffff);
+    assert_eq!(image[3], 0xffff);
+    assert_eq!(image[64..72], [7, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(image[72], u64::MAX);
+    fixture.state().fpu = [0; 2048];
+    crate::fpu::give(fixture.page(), &image);
+    assert_eq!(fixture.state().fpu[512], 7);
+}
+
+proptest! {
+    /// What was taken from a page comes back the same, and a second trip changes nothing more: masks are idempotent.
+    #[test]
+    fn second_round_trip_is_identity(groups: u64, noise in proptest::collection::vec(any::<u64>(), 512)) {
+        let groups = Groups::from_bits_truncate(groups) - Groups::EVENT;
+        let mut fixture = Fixture::new();
+        let (_, first) = fixture.round_trip(groups, &noise);
+        let (before, second) = fixture.round_trip(groups, &first);
+        prop_assert_eq!(&before, &second);
+    }
+
+    /// Whatever a page holds, the block keeps what protects the host.
+    #[test]
+    fn host_stays_protected(noise in proptest::collection::vec(any::<u64>(), 512)) {
+        let mut fixture = Fixture::new();
+        let before = fixture.vmcb().control.intercept_misc1;
+        fixture.round_trip(Groups::all(), &noise);
+        let vmcb = fixture.vmcb();
+        prop_assert_eq!(vmcb.control.intercept_misc1 & before, before);
+        prop_assert_eq!(vmcb.control.intercept_misc2 & 0x7f, 0x7f);
+        prop_assert_eq!(vmcb.control.intercept_exceptions & 0x6_0002, 0x6_0002);
+        prop_assert_eq!(vmcb.control.interrupt & V_INTR_MASKING, V_INTR_MASKING);
+        prop_assert_eq!((vmcb.control.asid, vmcb.control.nested, vmcb.control.nested_cr3), (7, 1, 0x8000));
+        prop_assert_eq!((vmcb.control.io_map, vmcb.control.msr_map), (0x1000, 0x4000));
+        prop_assert_eq!(vmcb.save.efer & 0x1000, 0x1000);
+        prop_assert_eq!(vmcb.control.event & 0x7fff_f000, 0);
+        prop_assert_eq!(vmcb.save.dr6 >> 32 | vmcb.save.dr7 >> 32 | vmcb.save.cr0 >> 32, 0);
+    }
+
+    /// General registers and plain values come back as they went.
+    #[test]
+    fn registers_survive(noise in proptest::collection::vec(any::<u64>(), 512)) {
+        let groups = Groups::GPR | Groups::RIP | Groups::SYSCALL | Groups::SYSENTER | Groups::TSC;
+        let mut fixture = Fixture::new();
+        let (before, after) = fixture.round_trip(groups, &noise);
+        let length = core::mem::offset_of!(VcpuState, instruction_length) / 8;
+        for (index, (old, new)) in before.iter().zip(&after).enumerate() {
+            prop_assert!(old == new || index == length, "word {}", index);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The world switch: the only code of this crate that touches the machine.
+//!
+//! VMRUN and #VMEXIT exchange what the processor cannot be without (control registers, CS to DS, tables, RIP, RSP, RAX);
+//! VMLOAD and VMSAVE exchange FS, GS, TR, LDTR and the system-call registers. The host's half of the latter is constant
+//! but for the thread's FS and GS base, so it lies in a block of its own ([`Host`]), is saved once per core, and VMSAVE
+//! of the host is not on the path. (AMD APM vol. 2, 15.5 and 15.14.)
+//!
+//! Interrupts: CLGI keeps everything, NMIs too, off while neither world is whole. IF is set within, because it says
+//! (with V_INTR_MASKING) whether physical interrupts end the guest; it is clear again before STGI, so that what is
+//! pending waits for the kernel to let it in.
+
+use crate::vmcb::Vmcb;
+use core::arch::asm;
+use core::ptr::NonNull;
+
+/// The host's registers that #VMEXIT does not restore, one block per core.
+#[derive(Debug)]
+pub struct Host {
+    block: NonNull<Vmcb>,
+    physical: u64,
+}
+
+impl Host {
+    /// Saves this core's registers in the block.
+    ///
+    /// # Safety
+    /// SVM must be enabled; `block` must point to a page at `physical` that is used for nothing else. GS base must be the
+    /// kernel's, and FS, GS, TR, LDTR and the system-call registers as they shall always be in the kernel on this
+    /// core.
+    #[must_use]
+    pub unsafe fn new(block: NonNull<Vmcb>, physical: u64) -> Self {
+        // SAFETY: the caller gives the page.
+        unsafe { asm!("vmsave rax", in("rax") physical, options(nostack, preserves_flags)) };
+        Self { block, physical }
+    }
+
+    /// Sets what #VMEXIT restores for the thread that runs the guest: its FS base, and the value of KERNEL_GS_BASE (the
+    /// thread's GS base, while the kernel has its own).
+    #[inline]
+    pub fn set_thread(&mut self, fs_base: u64, kernel_gs_base: u64) {
+        // SAFETY: the block is this value's alone (`new`), and the processor reads it in `enter` only.
+        let block = unsafe { self.block.as_mut() };
+        block.save.fs.base = fs_base;
+        block.save.kernel_gs_base = kernel_gs_base;
+    }
+
+    /// Physical address of the block.
+    #[inline]
+    #[must_use]
+    pub const fn physical(&self) -> u64 {
+        self.physical
+    }
+}
+
+/// Enters the guest of the block at physical address `guest`, and returns at its exit.
+///
+/// # Safety
+/// Interrupts must be off, SVM enabled, the host save area set. `guest` must be a block that [`crate::vcpu::Vcpu::new`] made,
+/// `host` one that [`Host::new`] saved on this core. The guest must be confined.
+#[inline]
+pub(crate) unsafe fn enter(registers: &mut [u64; 16], guest: u64, host: u64) {
+    let registers: *mut [u64; 16] = registers;
+    // SAFETY: all registers that the guest changes are saved or given up here; the caller vouches for the rest.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "push rsi",
+            "push rdi",
+            "clgi",
+            "sti",
+            "vmload rax",
+            "mov rcx, [rdi + 1 * 8]",
+            "mov rdx, [rdi + 2 * 8]",
+            "mov rbx, [rdi + 3 * 8]",
+            "mov rbp, [rdi + 5 * 8]",
+            "mov rsi, [rdi + 6 * 8]",
+            "mov r8, [rdi + 8 * 8]",
+            "mov r9, [rdi + 9 * 8]",
+            "mov r10, [rdi + 10 * 8]",
+            "mov r11, [rdi + 11 * 8]",
+            "mov r12, [rdi + 12 * 8]",
+            "mov r13, [rdi + 13 * 8]",
+            "mov r14, [rdi + 14 * 8]",
+            "mov r15, [rdi + 15 * 8]",
+            "mov rdi, [rdi + 7 * 8]",
+            "vmrun rax",
+            "vmsave rax",
+            "pop rax",
+            "mov [rax + 1 * 8], rcx",
+            "mov [rax + 2 * 8], rdx",
+            "mov [rax + 3 * 8], rbx",
+            "mov [rax + 5 * 8], rbp",
+            "mov [rax + 6 * 8], rsi",
+            "mov [rax + 7 * 8], rdi",
+            "mov [rax + 8 * 8], r8",
+            "mov [rax + 9 * 8], r9",
+            "mov [rax + 10 * 8], r10",
+            "mov [rax + 11 * 8], r11",
+            "mov [rax + 12 * 8], r12",
+            "mov [rax + 13 * 8], r13",
+            "mov [rax + 14 * 8], r14",
+            "mov [rax + 15 * 8], r15",
+            "pop rax",
+            "vmload rax",
+            "cli",
+            "stgi",
+            "pop rbp",
+            "pop rbx",
+            inout("rax") guest => _,
+            inout("rdi") registers => _,
+            inout("rsi") host => _,
+            out("rcx") _, out("rdx") _,
+            out("r8") _, out("r9") _, out("r10") _, out("r11") _,
+            out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+        );
+    }
+}
+
+/// Loads DR0 to DR3. DR7 must have no breakpoint enabled.
+///
+/// # Safety
+/// In the kernel only.
+#[cold]
+pub(crate) unsafe fn load_debug(registers: &[u64; 4]) {
+    let [dr0, dr1, dr2, dr3] = *registers;
+    // SAFETY: no breakpoint is enabled, so the addresses mean nothing to the host.
+    unsafe {
+        asm!(
+            "mov dr0, {}",
+            "mov dr1, {}",
+            "mov dr2, {}",
+            "mov dr3, {}",
+            in(reg) dr0,
+            in(reg) dr1,
+            in(reg) dr2,
+            in(reg) dr3,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Answers DR0 to DR3, and switches all breakpoints off (#VMEXIT should have; emulators forget).
+///
+/// # Safety
+/// In the kernel only.
+pub(crate) unsafe fn save_debug() -> [u64; 4] {
+    let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
+    // SAFETY: the host uses no debug registers.
+    unsafe {
+        asm!(
+            "mov dr7, {off}",
+            "mov {}, dr0",
+            "mov {}, dr1",
+            "mov {}, dr2",
+            "mov {}, dr3",
+            out(reg) dr0,
+            out(reg) dr1,
+            out(reg) dr2,
+            out(reg) dr3,
+            off = in(reg) 0x400_u64,
+            options(nostack, preserves_flags),
+        );
+    }
+    [dr0, dr1, dr2, dr3]
+}
