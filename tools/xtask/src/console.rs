@@ -30,7 +30,7 @@ pub(crate) struct Session {
     pub(crate) console: Transcript,
     pub(crate) log: Transcript,
     record: Record,
-    open_lines: u8,
+    lines_left: u8,
 }
 
 /// Why something that was expected did not come.
@@ -42,7 +42,7 @@ pub(crate) enum Unmet {
 
 impl Session {
     pub(crate) fn new(machine: Machine, record: Record) -> Self {
-        Self { machine, console: Transcript::default(), log: Transcript::default(), record, open_lines: 2 }
+        Self { machine, console: Transcript::default(), log: Transcript::default(), record, lines_left: 2 }
     }
 
     /// Waits a little for the next event and remembers it.
@@ -59,7 +59,7 @@ impl Session {
                     self.record.line(Side::Log, &line);
                 }
             }
-            Event::Closed => self.open_lines = self.open_lines.saturating_sub(1),
+            Event::Closed => self.lines_left = self.lines_left.saturating_sub(1),
             Event::Typed(_) | Event::TypedAll => {}
         }
         Some(event)
@@ -67,7 +67,7 @@ impl Session {
 
     /// Whether the machine has said its last.
     pub(crate) const fn is_over(&self) -> bool {
-        self.open_lines == 0
+        self.lines_left == 0
     }
 
     /// The end of a machine that is over.
@@ -77,12 +77,9 @@ impl Session {
 
     /// Waits until one side shows this, and goes on searching behind it the next time.
     pub(crate) fn expect(&mut self, side: Side, wanted: &Regex, deadline: Instant) -> Result<(), Unmet> {
+        self.transcript(side).search_anew();
         loop {
-            let transcript = match side {
-                Side::Console => &mut self.console,
-                Side::Log => &mut self.log,
-            };
-            if transcript.take_match(wanted) {
+            if self.transcript(side).take_match(wanted) {
                 return Ok(());
             }
             if self.is_over() {
@@ -92,6 +89,13 @@ impl Session {
                 return Err(Unmet::TimeOut);
             }
             self.next();
+        }
+    }
+
+    const fn transcript(&mut self, side: Side) -> &mut Transcript {
+        match side {
+            Side::Console => &mut self.console,
+            Side::Log => &mut self.log,
         }
     }
 
@@ -106,13 +110,26 @@ impl Session {
         Ok(())
     }
 
-    /// The last lines of both sides, for a failure's report. What has no line end yet is among them.
-    pub(crate) fn last_lines(&mut self, count: usize) -> Vec<String> {
+    /// The last lines of both sides, for a failure's report; those without an end yet stand last.
+    pub(crate) fn last_lines(&self, count: usize) -> Vec<String> {
+        let mut lines = self.record.last_lines(count);
+        lines.extend(self.open_lines().map(|(side, text)| Record::shown(self.record.elapsed(), side, text)));
+        lines
+    }
+
+    fn open_lines(&self) -> impl Iterator<Item = (Side, &str)> {
+        let lines = [(Side::Console, self.console.open_line()), (Side::Log, self.log.open_line())];
+        lines.into_iter().filter(|(_, text)| !text.is_empty())
+    }
+}
+
+impl Drop for Session {
+    /// Records what has no line end yet.
+    fn drop(&mut self) {
         for (side, transcript) in [(Side::Console, &self.console), (Side::Log, &self.log)] {
             if !transcript.open_line().is_empty() {
                 self.record.line(side, transcript.open_line());
             }
         }
-        self.record.last_lines(count)
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn command(workspace: &Workspace, options: &RunOptions) -> Result<boo
     if terminal.is_interactive() {
         say::step("Booting", "leave with Ctrl-a x");
     }
-    let end = Run::new(Session::new(machine, record), terminal, options)?.to_the_end()?;
+    let end = Run::new(Session::new(machine, record), terminal, options)?.finish()?;
     Ok(report(end, options))
 }
 
@@ -64,7 +64,7 @@ fn whole(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result
         memory: options.machine.memory.unwrap_or(usual),
         smp: options.machine.smp.unwrap_or(scenario.settings.smp),
         accel: options.machine.accel,
-        icount: false,
+        icount: scenario.settings.icount,
         folder,
     })
 }
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         Ok(Self { session, terminal, keys, options, prompt, prompted: false, lines, held })
     }
 
-    fn to_the_end(mut self) -> Result<End> {
+    fn finish(mut self) -> Result<End> {
         let deadline = self.options.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         loop {
             if let Some(event) = self.session.next()

@@ -38,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) cmdline: String,
     pub(crate) memory: Size,
     pub(crate) smp: u32,
+    /// Count instructions in place of time, so that each run takes as many.
+    pub(crate) icount: bool,
     /// The program that the kernel starts.
     pub(crate) root: String,
     pub(crate) guest: GuestSettings,
@@ -132,6 +134,7 @@ impl Default for Settings {
             cmdline: String::new(),
             memory: Size::mib(3072),
             smp: 1,
+            icount: false,
             root: "cloister-core".to_owned(),
             guest: GuestSettings::default(),
             variables: BTreeMap::new(),

@@ -67,6 +67,13 @@ impl Workspace {
         self.members.iter().find(|member| member.binaries.iter().any(|name| name == binary))
     }
 
+    /// The program of the crate in this folder, if the crate is there.
+    pub(crate) fn program_of(&self, folder: &str) -> Option<&str> {
+        let folder = self.root.join(folder);
+        let member = self.members.iter().find(|member| member.folder == folder)?;
+        member.binaries.first().map(String::as_str)
+    }
+
     /// What was downloaded or made out of downloads; git ignores it.
     pub(crate) fn cache(&self) -> PathBuf {
         self.root.join(".cache")

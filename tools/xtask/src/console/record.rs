@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
@@ -36,12 +36,22 @@ impl Record {
         Ok(Self { files: files.iter().map(open).collect::<Result<_>>()?, kept: VecDeque::new(), start: Instant::now() })
     }
 
-    pub(crate) fn line(&mut self, side: Side, text: &str) {
+    /// Since the machine's start.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// A line as it stands in a record.
+    pub(crate) fn shown(time: Duration, side: Side, text: &str) -> String {
         let name = match side {
             Side::Console => "console",
             Side::Log => "log",
         };
-        let line = format!("{:9.3} {name:>7} | {text}", self.start.elapsed().as_secs_f64());
+        format!("{:9.3} {name:>7} | {text}", time.as_secs_f64())
+    }
+
+    pub(crate) fn line(&mut self, side: Side, text: &str) {
+        let line = Self::shown(self.elapsed(), side, text);
         for file in &mut self.files {
             // A full disk must not end the run; the file is then short, as the user can see.
             drop(writeln!(file, "{line}").and_then(|()| file.flush()));
