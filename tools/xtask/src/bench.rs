@@ -52,6 +52,7 @@ pub(crate) fn command(workspace: &Workspace, options: &BenchOptions) -> Result<b
     if machines.is_empty() {
         bail!("there is nothing to measure: neither tests/bench nor the scenario {BOOT_SCENARIO} exists");
     }
+    setup::everything()?;
     let emulator = setup::emulator()?;
     let guest = setup::guest(workspace)?;
     let built = build::all(workspace)?;
@@ -97,7 +98,7 @@ fn prepare(
     let sources = Sources { workspace, built, guest: Some(guest) };
     bootimage::write(&sources, scenario, &GuestOptions::default(), &image)?;
     let kernel = built.program(workspace, KERNEL)?;
-    let boot = Boot::Direct { kernel, module: Some(image), cmdline: scenario.settings.cmdline.clone() };
+    let boot = Boot::Direct { kernel, module: Some(image), cmdline: scenario.cmdline() };
     Ok(Config { emulator, boot, memory: Size::mib(3072), smp: 1, accel: Accel::Tcg, icount: true, folder })
 }
 

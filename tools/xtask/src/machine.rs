@@ -25,8 +25,9 @@ use self::lines::Listener;
 use crate::process;
 use crate::size::Size;
 
-/// What the software writes to the exit port for an orderly end.
-const ORDERLY: i32 = 0x10;
+/// What the software writes to the exit port for an orderly end. QEMU cannot tell 0 from a failure of its own, which
+/// hardly happens once the machine runs.
+const ORDERLY: [i32; 2] = [0, 0x10];
 
 /// How long QEMU may take to connect to the serial lines.
 const START_TIME: Duration = Duration::from_secs(20);
@@ -72,7 +73,7 @@ pub(crate) enum Event {
 /// How the machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// The software wrote the number of an orderly end.
+    /// The software wrote a number of an orderly end.
     Orderly,
     /// The software wrote another number.
     Code(i32),
@@ -167,10 +168,10 @@ impl Ending {
     fn of(status: ExitStatus) -> Self {
         match status.code() {
             Some(0) => Self::Off,
-            // QEMU exits with (number << 1) | 1; its own failures are 1.
-            Some(code) if code != 1 && code & 1 == 1 => {
+            // QEMU exits with (number << 1) | 1.
+            Some(code) if code & 1 == 1 => {
                 let number = code >> 1;
-                if number == ORDERLY { Self::Orderly } else { Self::Code(number) }
+                if ORDERLY.contains(&number) { Self::Orderly } else { Self::Code(number) }
             }
             _ => Self::Emulator,
         }
@@ -250,7 +251,8 @@ mod tests {
         assert_eq!(ending(33), Ending::Orderly);
         assert_eq!(ending(35), Ending::Code(0x11));
         assert_eq!(ending(0), Ending::Off);
-        assert_eq!(ending(1), Ending::Emulator);
+        assert_eq!(ending(1), Ending::Orderly);
+        assert_eq!(ending(2), Ending::Emulator);
         assert_eq!(Ending::of(ExitStatus::from_raw(9)), Ending::Emulator);
     }
 }

@@ -48,6 +48,7 @@ pub(crate) fn command(workspace: &Workspace, options: &RunOptions) -> Result<boo
 /// Cloister with a scenario.
 fn whole(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result<Config> {
     let scenario = Scenario::load(workspace, &options.scenario)?;
+    setup::everything()?;
     let guest = setup::guest(workspace)?;
     let emulator = setup::emulator()?;
     let built = build::all(workspace)?;
@@ -59,7 +60,7 @@ fn whole(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result
         boot: Boot::Direct {
             kernel: built.program(workspace, KERNEL)?,
             module: Some(image),
-            cmdline: scenario.settings.cmdline.clone(),
+            cmdline: scenario.cmdline(),
         },
         memory: options.machine.memory.unwrap_or(usual),
         smp: options.machine.smp.unwrap_or(scenario.settings.smp),

@@ -194,6 +194,11 @@ impl Scenario {
         }
     }
 
+    /// The kernel's command line on an emulated machine, whose exit port it may use.
+    pub(crate) fn cmdline(&self) -> String {
+        format!("debug-exit {}", self.settings.cmdline).trim_end().to_owned()
+    }
+
     /// The guest's memory.
     pub(crate) fn guest_memory(&self, options: &GuestOptions) -> Size {
         options.guest_memory.unwrap_or(self.settings.guest.memory)

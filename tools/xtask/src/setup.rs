@@ -3,9 +3,9 @@
 //!
 //! Each command calls [`host`] or [`guest`] for what it needs; when all is there that takes a blink.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use crate::guest::Guest;
 use crate::packages::{self, Need};
@@ -14,6 +14,7 @@ use crate::say;
 use crate::toolchain::{self, Freestanding, Missing};
 use crate::workspace::Workspace;
 
+const EMULATOR_PROGRAM: &str = "qemu-system-x86_64";
 const EMULATOR: Need = Need { what: "QEMU for x86_64 (qemu-system-x86_64)", packages: &["qemu-system-x86"] };
 const LINKER: Need = Need { what: "the linker of LLVM (ld.lld)", packages: &["lld"] };
 const C_COMPILER: Need = Need {
@@ -32,6 +33,7 @@ const ISO_TOOLS: Need = Need {
 const FIRMWARE: Need = Need { what: "OVMF, a UEFI firmware for QEMU", packages: &["ovmf"] };
 
 pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
+    everything()?;
     let toolchain = for_building()?;
     say::step("Compiler", &toolchain.label);
     let emulator = emulator()?;
@@ -42,26 +44,18 @@ pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
     Ok(true)
 }
 
+/// Installs all that booting needs in one go, so that a user without rights is told once.
+pub(crate) fn everything() -> Result<()> {
+    let mut needs = missing_for_building();
+    if process::find(EMULATOR_PROGRAM).is_none() {
+        needs.push(EMULATOR);
+    }
+    packages::install(&needs)
+}
+
 /// All that compiling needs.
 pub(crate) fn for_building() -> Result<Freestanding> {
-    let mut needs = Vec::new();
-    if !has_static_c_library() || process::find("gcc").is_none() || process::find("objcopy").is_none() {
-        needs.push(C_COMPILER);
-    }
-    match Freestanding::find() {
-        Ok(toolchain) => {
-            packages::install(&needs)?;
-            return Ok(toolchain);
-        }
-        Err(Missing::Linker) => needs.push(LINKER),
-        Err(Missing::Compiler) => {
-            needs.push(COMPILER);
-            if process::find("ld.lld").is_none() {
-                needs.push(LINKER);
-            }
-        }
-    }
-    packages::install(&needs)?;
+    packages::install(&missing_for_building())?;
     match Freestanding::find() {
         Ok(toolchain) => Ok(toolchain),
         Err(missing) => bail!(
@@ -73,6 +67,24 @@ pub(crate) fn for_building() -> Result<Freestanding> {
             toolchain::BARE_TARGET,
         ),
     }
+}
+
+fn missing_for_building() -> Vec<Need> {
+    let mut needs = Vec::new();
+    if !has_static_c_library() || process::find("gcc").is_none() || process::find("objcopy").is_none() {
+        needs.push(C_COMPILER);
+    }
+    match Freestanding::find() {
+        Ok(_) => {}
+        Err(Missing::Linker) => needs.push(LINKER),
+        Err(Missing::Compiler) => {
+            needs.push(COMPILER);
+            if process::find("ld.lld").is_none() {
+                needs.push(LINKER);
+            }
+        }
+    }
+    needs
 }
 
 /// Clippy for the freestanding crates; the default toolchain's comes with it.
@@ -89,13 +101,12 @@ pub(crate) fn for_linting() -> Result<Freestanding> {
 }
 
 /// The emulator.
-pub(crate) fn emulator() -> Result<std::path::PathBuf> {
-    const PROGRAM: &str = "qemu-system-x86_64";
-    if let Some(found) = process::find(PROGRAM) {
+pub(crate) fn emulator() -> Result<PathBuf> {
+    if let Some(found) = process::find(EMULATOR_PROGRAM) {
         return Ok(found);
     }
     packages::install(&[EMULATOR])?;
-    process::find(PROGRAM).ok_or_else(|| anyhow::anyhow!("{PROGRAM} is still missing after the installation"))
+    process::find(EMULATOR_PROGRAM).with_context(|| format!("{EMULATOR_PROGRAM} is missing after the installation"))
 }
 
 /// What makes ISO images.
@@ -108,8 +119,8 @@ pub(crate) fn iso_tools() -> Result<()> {
 }
 
 /// The UEFI firmware's code and its empty variables.
-pub(crate) fn uefi_firmware() -> Result<[std::path::PathBuf; 2]> {
-    let files = ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"].map(std::path::PathBuf::from);
+pub(crate) fn uefi_firmware() -> Result<[PathBuf; 2]> {
+    let files = ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"].map(PathBuf::from);
     if !files.iter().all(|file| file.is_file()) {
         packages::install(&[FIRMWARE])?;
     }

@@ -91,6 +91,7 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
 }
 
 fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) -> Result<Tally> {
+    setup::everything()?;
     let emulator = setup::emulator()?;
     let guest = setup::guest(workspace)?;
     let built = build::all(workspace)?;
@@ -104,7 +105,7 @@ fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) ->
         let boot = Boot::Direct {
             kernel: built.program(workspace, KERNEL)?,
             module: Some(image),
-            cmdline: settings.cmdline.clone(),
+            cmdline: job.scenario.cmdline(),
         };
         let (memory, smp, accel) = (settings.memory, settings.smp, Accel::Auto);
         let config = Config { emulator: emulator.clone(), boot, memory, smp, accel, icount: settings.icount, folder };
