@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine below: a QEMU process with two serial lines and a way to end.
+//!
+//! The first serial port is the console (the user's or a test's), the second one carries what kernel and
+//! components log. Both are sockets that this tool listens at, so that it sees all bytes, and in which order.
+//! Threads turn them into one queue of [`Event`]s; [`crate::console`] is what works on that queue.
+//!
+//! The software in the machine ends it by writing to the port of QEMU's `isa-debug-exit`; see [`Ending`].
+
+mod accel;
+mod lines;
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+pub(crate) use self::accel::Accel;
+use self::lines::Listener;
+use crate::process;
+use crate::size::Size;
+
+/// What the software writes to the exit port for an orderly end. QEMU cannot tell 0 from a failure of its own, which
+/// hardly happens once the machine runs.
+const ORDERLY: [i32; 2] = [0, 0x10];
+
+/// How long QEMU may take to connect to the serial lines.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// What to start.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) emulator: PathBuf,
+    pub(crate) boot: Boot,
+    pub(crate) memory: Size,
+    pub(crate) smp: u32,
+    pub(crate) accel: Accel,
+    /// Count instructions in place of time, so that each run takes as many.
+    pub(crate) icount: bool,
+    /// A folder of this machine alone: sockets and QEMU's own log.
+    pub(crate) folder: PathBuf,
+}
+
+/// How the software gets in.
+#[derive(Debug)]
+pub(crate) enum Boot {
+    /// By QEMU: a kernel, a file beside it, and a command line.
+    Direct { kernel: PathBuf, module: Option<PathBuf>, cmdline: String },
+    /// By firmware and a boot loader, from a CD.
+    Cd { image: PathBuf, uefi: Option<[PathBuf; 2]> },
+}
+
+/// What happens on the machine.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Bytes on the console.
+    Console(Vec<u8>),
+    /// Bytes on the log line.
+    Log(Vec<u8>),
+    /// Bytes that the user typed; only where a user was asked for.
+    Typed(Vec<u8>),
+    /// The user's input is at its end.
+    TypedAll,
+    /// A serial line was closed: the machine is about to end.
+    Closed,
+}
+
+/// How the machine ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The software wrote a number of an orderly end.
+    Orderly,
+    /// The software wrote another number.
+    Code(i32),
+    /// The machine was switched off or reset, by ACPI or by a triple fault.
+    Off,
+    /// QEMU itself failed or was killed.
+    Emulator,
+}
+
+/// A running machine.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    child: Child,
+    console: UnixStream,
+    events: Receiver<Event>,
+    sender: Sender<Event>,
+    folder: PathBuf,
+}
+
+impl Machine {
+    /// Starts QEMU and waits until both serial lines are connected.
+    pub(crate) fn start(config: &Config) -> Result<Self> {
+        fs::create_dir_all(&config.folder).with_context(|| format!("{} cannot be made", config.folder.display()))?;
+        let sockets = lines::socket_folder()?;
+        let (console, log) = (Listener::bind(&sockets, "console")?, Listener::bind(&sockets, "log")?);
+        let mut command = command(config, &console, &log)?;
+        let errors = fs::File::create(config.folder.join("qemu.err")).context("QEMU's error file cannot be made")?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        let mut child = command.spawn().with_context(|| format!("{} cannot be started", config.emulator.display()))?;
+        let connected = console
+            .accept(&mut child, START_TIME)
+            .and_then(|console| Ok((console, log.accept(&mut child, START_TIME)?)))
+            .with_context(|| qemu_failure(&config.folder));
+        let removed = fs::remove_dir_all(&sockets);
+        let (console, log) = match connected {
+            Ok(lines) => lines,
+            Err(error) => {
+                drop(child.kill());
+                drop(child.wait());
+                return Err(error);
+            }
+        };
+        removed.with_context(|| format!("{} cannot be removed", sockets.display()))?;
+        let (sender, events) = channel();
+        lines::read(console.try_clone()?, Event::Console, sender.clone());
+        lines::read(log, Event::Log, sender.clone());
+        Ok(Self { child, console, events, sender, folder: config.folder.clone() })
+    }
+
+    /// What happened next, or nothing for so long.
+    pub(crate) fn next(&self, patience: Duration) -> Option<Event> {
+        self.events.recv_timeout(patience).ok()
+    }
+
+    /// A sender of events from elsewhere (the user's keyboard).
+    pub(crate) fn sender(&self) -> Sender<Event> {
+        self.sender.clone()
+    }
+
+    /// Types at the console. A machine that has just ended takes no more, which is no error here.
+    pub(crate) fn send(&mut self, bytes: &[u8]) {
+        drop(self.console.write_all(bytes));
+    }
+
+    /// Waits for QEMU to end, which follows at once when both lines are closed.
+    pub(crate) fn ending(&mut self) -> Result<Ending> {
+        let status = self.child.wait().context("QEMU's end")?;
+        Ok(Ending::of(status))
+    }
+
+    /// What QEMU itself complained about.
+    pub(crate) fn complaint(&self) -> String {
+        let text = fs::read_to_string(self.folder.join("qemu.err")).unwrap_or_default();
+        process::last_lines(&text, 5)
+    }
+
+    /// Whether the processor gave up: an exception while it delivered an exception while it delivered one.
+    pub(crate) fn triple_fault(&self) -> bool {
+        fs::read(self.folder.join("qemu.log")).is_ok_and(|log| String::from_utf8_lossy(&log).contains("Triple fault"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Whoever leaves early (a time-out, a user, an error) wants no emulator to stay behind.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Ending {
+    fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::Off,
+            // QEMU exits with (number << 1) | 1.
+            Some(code) if code & 1 == 1 => {
+                let number = code >> 1;
+                if ORDERLY.contains(&number) { Self::Orderly } else { Self::Code(number) }
+            }
+            _ => Self::Emulator,
+        }
+    }
+}
+
+fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Command> {
+    let kvm = config.accel.is_kvm()?;
+    let mut command = Command::new(&config.emulator);
+    command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
+    if kvm {
+        command.args(["-accel", "kvm", "-cpu", "host"]);
+    } else {
+        command.args(["-accel", "tcg", "-cpu", "EPYC,+svm,+npt"]);
+    }
+    command.args(["-smp", &config.smp.to_string(), "-m", &config.memory.in_mib().to_string()]);
+    if config.icount {
+        command.args(["-icount", "shift=0,sleep=off"]);
+    }
+    for (name, line) in [("console", console), ("log", log)] {
+        command.args(["-chardev", &format!("socket,id={name},path={}", line.path().display())]);
+        command.args(["-serial", &format!("chardev:{name}")]);
+    }
+    command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+    command.args(["-d", "cpu_reset,guest_errors", "-D"]).arg(config.folder.join("qemu.log"));
+    add_boot(&mut command, &config.boot, &config.folder)?;
+    Ok(command)
+}
+
+fn add_boot(command: &mut Command, boot: &Boot, folder: &Path) -> Result<()> {
+    match boot {
+        Boot::Direct { kernel, module, cmdline } => {
+            command.arg("-kernel").arg(existing(kernel)?);
+            if let Some(module) = module {
+                command.arg("-initrd").arg(existing(module)?);
+            }
+            command.args(["-append", cmdline]);
+        }
+        Boot::Cd { image, uefi } => {
+            command.arg("-cdrom").arg(existing(image)?);
+            if let Some([code, variables]) = uefi {
+                let copy = folder.join("uefi-variables.fd");
+                fs::copy(variables, &copy).with_context(|| format!("{} cannot be copied", variables.display()))?;
+                let flash = |file: &Path| format!("if=pflash,format=raw,file={}", file.display());
+                command.args(["-drive", &format!("{},readonly=on", flash(code)), "-drive", &flash(&copy)]);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn existing(file: &Path) -> Result<&Path> {
+    if file.is_file() {
+        return Ok(file);
+    }
+    bail!("{} is not there", file.display())
+}
+
+fn qemu_failure(folder: &Path) -> String {
+    let said = fs::read_to_string(folder.join("qemu.err")).unwrap_or_default();
+    format!("QEMU did not start: {}", process::last_lines(&said, 5))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    use super::Ending;
+
+    fn ending(code: i32) -> Ending {
+        Ending::of(ExitStatus::from_raw(code << 8))
+    }
+
+    #[test]
+    fn exit_codes_of_the_emulator_say_how_the_machine_ended() {
+        assert_eq!(ending(33), Ending::Orderly);
+        assert_eq!(ending(35), Ending::Code(0x11));
+        assert_eq!(ending(0), Ending::Off);
+        assert_eq!(ending(1), Ending::Orderly);
+        assert_eq!(ending(2), Ending::Emulator);
+        assert_eq!(Ending::of(ExitStatus::from_raw(9)), Ending::Emulator);
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: three rungs, each nearer to the whole.
+//!
+//! 1. [`host`]: unit tests of all that needs no machine;
+//! 2. [`kernel`]: the kernel's tests, a root task of their own on the emulated machine;
+//! 3. [`script`]: scenarios that say what must come of them.
+//!
+//! The machines of rungs 2 and 3 run two at a time. A rung whose tests do not exist is absent: it counts nothing.
+//! What a machine said is kept under `target/artefacts`.
+
+mod host;
+mod kernel;
+mod script;
+mod tally;
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use self::tally::{Outcome, Tally};
+use crate::bootimage::{self, KERNEL, Sources};
+use crate::build;
+use crate::cli::{GuestOptions, Rung, TestOptions};
+use crate::console::Session;
+use crate::console::record::Record;
+use crate::machine::{Accel, Boot, Config, Machine};
+use crate::say;
+use crate::scenario::{Scenario, Settings, TestSettings};
+use crate::setup;
+use crate::workspace::Workspace;
+
+/// Machines at a time.
+const MACHINES: usize = 2;
+
+/// Lines of a failed machine that are shown.
+const LAST_LINES: usize = 30;
+
+pub(crate) fn command(workspace: &Workspace, options: &TestOptions) -> Result<bool> {
+    let mut tally = Tally::default();
+    if options.only.is_none_or(|rung| rung == Rung::Host) {
+        tally.add(host::run(workspace, options.filter.as_deref())?);
+    }
+    let jobs = jobs(workspace, options)?;
+    if !jobs.is_empty() {
+        tally.add(run_machines(workspace, options, jobs)?);
+    }
+    println!("{tally}");
+    Ok(tally.failed == 0)
+}
+
+/// A machine to boot, and what to make of it.
+struct Job {
+    name: String,
+    scenario: Scenario,
+    kind: JobKind,
+}
+
+enum JobKind {
+    /// Reports its own results, one test a line.
+    Kernel,
+    /// One test of steps.
+    Script(TestSettings),
+}
+
+fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    if options.only.is_none_or(|rung| rung == Rung::Kernel)
+        && let Some(root) = workspace.program_of("tests/kernel-test")
+    {
+        let settings = Settings { root: root.to_owned(), ..Settings::default() };
+        let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
+        jobs.push(Job { name: "kernel".to_owned(), scenario, kind: JobKind::Kernel });
+    }
+    if options.only.is_none_or(|rung| rung == Rung::Scenarios) {
+        for name in Scenario::names(workspace) {
+            let wanted = options.filter.as_deref().is_none_or(|filter| name.contains(filter));
+            let mut scenario = Scenario::load(workspace, &name)?;
+            if let Some(test) = scenario.settings.test.take()
+                && wanted
+            {
+                jobs.push(Job { name: format!("scenario-{name}"), scenario, kind: JobKind::Script(test) });
+            }
+        }
+    }
+    Ok(jobs)
+}
+
+fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) -> Result<Tally> {
+    setup::everything()?;
+    let emulator = setup::emulator()?;
+    let guest = setup::guest(workspace)?;
+    let built = build::all(workspace)?;
+    let sources = Sources { workspace, built: &built, guest: Some(&guest) };
+    let mut queue = VecDeque::new();
+    for job in jobs {
+        let folder = workspace.target().join("test").join(&job.name);
+        let image = folder.join("boot.img");
+        bootimage::write(&sources, &job.scenario, &GuestOptions::default(), &image)?;
+        let settings = &job.scenario.settings;
+        let boot = Boot::Direct {
+            kernel: built.program(workspace, KERNEL)?,
+            module: Some(image),
+            cmdline: job.scenario.cmdline(),
+        };
+        let (memory, smp, accel) = (settings.memory, settings.smp, Accel::Auto);
+        let config = Config { emulator: emulator.clone(), boot, memory, smp, accel, icount: settings.icount, folder };
+        queue.push_back((job, config));
+    }
+    let (queue, tally) = (Mutex::new(queue), Mutex::new(Tally::default()));
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    thread::scope(|scope| {
+        for _ in 0..MACHINES {
+            scope.spawn(|| {
+                while let Some((job, config)) = next() {
+                    let counted = run_job(workspace, options, &job, &config);
+                    tally.lock().unwrap_or_else(PoisonError::into_inner).add(counted);
+                }
+            });
+        }
+    });
+    Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Boots one machine and tells what came of it.
+fn run_job(workspace: &Workspace, options: &TestOptions, job: &Job, config: &Config) -> Tally {
+    let start = Instant::now();
+    let artefact = workspace.target().join("artefacts").join(format!("{}.log", job.name));
+    let mut session = match begin(config, &artefact) {
+        Ok(session) => session,
+        Err(error) => {
+            let outcome = Outcome::Failed(format!("{error:#}"));
+            return Tally::of_one(&job.name, &outcome, start.elapsed());
+        }
+    };
+    let tally = match &job.kind {
+        JobKind::Kernel => kernel::watch(&mut session, options.filter.as_deref()),
+        JobKind::Script(test) => {
+            let outcome = script::play(&mut session, test).map_or_else(Outcome::Failed, |()| Outcome::Passed);
+            Tally::of_one(&job.name, &outcome, start.elapsed())
+        }
+    };
+    let last = session.last_lines(LAST_LINES);
+    if tally.failed > 0 {
+        say::failed("Last lines", &format!("of {}; all of them: {}", job.name, artefact.display()));
+        for line in last {
+            eprintln!("    {line}");
+        }
+    }
+    tally
+}
+
+fn begin(config: &Config, artefact: &Path) -> Result<Session> {
+    // Sockets and QEMU's own files of an earlier run would only confuse.
+    fs::remove_file(config.folder.join("qemu.log")).or_else(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Ok(()),
+        _ => Err(error).context("QEMU's old log cannot be removed"),
+    })?;
+    let record = Record::new(&[artefact])?;
+    Ok(Session::new(Machine::start(config)?, record))
+}
