@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel must know from the firmware's tables: interrupt controllers and how to switch the machine off.
+//!
+//! Read once at boot through the boot direct map (first 4 GiB). Tables are foreign data: every access is checked against
+//! lengths, and a table that does not fit or whose checksum is wrong is as good as absent. Sources: ACPI 6.5, 5.2.5 (RSDP), 5.2.6
+//! (headers), 5.2.9 (FADT), 5.2.12 (MADT), 7.4.2 (\_S5).
+
+use crate::memory::DIRECT_MAP;
+use spin::Mutex;
+
+/// Most I/O APICs and interrupt overrides that are kept.
+const MANY: usize = 16;
+
+/// An I/O APIC.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct IoApic {
+    pub(crate) address: u64,
+    pub(crate) first_gsi: u32,
+}
+
+/// An ISA interrupt that is wired otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Override {
+    pub(crate) irq: u8,
+    pub(crate) gsi: u32,
+    pub(crate) flags: u16,
+}
+
+/// What was found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tables {
+    pub(crate) rsdp: u64,
+    pub(crate) io_apics: [IoApic; MANY],
+    pub(crate) io_apic_count: usize,
+    pub(crate) overrides: [Override; MANY],
+    pub(crate) override_count: usize,
+    /// Port of PM1a control, and the SLP_TYP value of S5.
+    pub(crate) sleep: Option<(u16, u8)>,
+    /// Reset register in port space, and its value.
+    pub(crate) reset: Option<(u16, u8)>,
+}
+
+static TABLES: Mutex<Tables> = Mutex::new(Tables {
+    rsdp: 0,
+    io_apics: [IoApic { address: 0, first_gsi: 0 }; MANY],
+    io_apic_count: 0,
+    overrides: [Override { irq: 0, gsi: 0, flags: 0 }; MANY],
+    override_count: 0,
+    sleep: None,
+    reset: None,
+});
+
+/// What was found at boot.
+pub(crate) fn tables() -> Tables {
+    *TABLES.lock()
+}
+
+/// A stretch of physical memory below 4 GiB, read byte-wise.
+#[derive(Clone, Copy)]
+struct Bytes {
+    base: u64,
+    size: u64,
+}
+
+impl Bytes {
+    fn new(base: u64, size: u64) -> Option<Self> {
+        (base != 0 && base.checked_add(size)? <= 1 << 32).then_some(Self { base, size })
+    }
+
+    fn u8(self, offset: u64) -> Option<u8> {
+        if offset >= self.size {
+            return None;
+        }
+        let pointer = core::ptr::with_exposed_provenance::<u8>((DIRECT_MAP + self.base + offset) as usize);
+        // SAFETY: the boot direct map covers the first 4 GiB, and `new` keeps the stretch below.
+        Some(unsafe { pointer.read_volatile() })
+    }
+
+    fn number(self, offset: u64, bytes: u64) -> Option<u64> {
+        (0..bytes).rev().try_fold(0, |sum, index| Some(sum << 8 | u64::from(self.u8(offset + index)?)))
+    }
+
+    /// A table with its header, if signature and checksum are right.
+    fn table(base: u64, signature: Option<&[u8; 4]>) -> Option<Self> {
+        let header = Self::new(base, 36)?;
+        if let Some(signature) = signature {
+            if header.number(0, 4)? != u64::from(u32::from_le_bytes(*signature)) {
+                return None;
+            }
+        }
+        let table = Self::new(base, header.number(4, 4)?)?;
+        let sum = (0..table.size).try_fold(0u8, |sum, index| Some(sum.wrapping_add(table.u8(index)?)))?;
+        (sum == 0).then_some(table)
+    }
+}
+
+/// Finds the root pointer in the BIOS area, if the loader did not give it (ACPI 6.5, 5.2.5.1).
+fn find_rsdp() -> Option<u64> {
+    (0xe_0000..0x10_0000)
+        .step_by(16)
+        .find(|base| Bytes::new(*base, 8).and_then(|b| b.number(0, 8)) == Some(u64::from_le_bytes(*b"RSD PTR ")))
+}
+
+/// Reads the tables.
+pub(crate) fn init(rsdp: u64) {
+    let rsdp = if rsdp != 0 { Some(rsdp) } else { find_rsdp() };
+    if let Some(rsdp) = rsdp {
+        let mut found = Tables { rsdp, ..Tables::default() };
+        if walk(rsdp, &mut found).is_none() {
+            log::warn!("ACPI tables at {rsdp:#x} are not complete");
+        }
+        *TABLES.lock() = found;
+    } else {
+        log::warn!("no ACPI tables");
+    }
+}
+
+fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
+    let pointer = Bytes::new(rsdp, 36)?;
+    let (root, width) = match pointer.u8(15)? {
+        0 => (pointer.number(16, 4)?, 4),
+        _ => (pointer.number(24, 8)?, 8),
+    };
+    let root = Bytes::table(root, None)?;
+    for offset in (36..root.size).step_by(width as usize) {
+        let Some(base) = root.number(offset, width) else { break };
+        if let Some(madt) = Bytes::table(base, Some(b"APIC")) {
+            read_madt(madt, found);
+        } else if let Some(fadt) = Bytes::table(base, Some(b"FACP")) {
+            read_fadt(fadt, found);
+        }
+    }
+    Some(())
+}
+
+fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
+    let mut offset = 44;
+    while offset + 2 <= madt.size {
+        let length = u64::from(madt.u8(offset + 1)?).max(2);
+        match madt.u8(offset)? {
+            1 if found.io_apic_count < MANY => {
+                found.io_apics[found.io_apic_count] =
+                    IoApic { address: madt.number(offset + 4, 4)?, first_gsi: madt.number(offset + 8, 4)? as u32 };
+                found.io_apic_count += 1;
+            }
+            2 if found.override_count < MANY => {
+                found.overrides[found.override_count] = Override {
+                    irq: madt.u8(offset + 3)?,
+                    gsi: madt.number(offset + 4, 4)? as u32,
+                    flags: madt.number(offset + 8, 2)? as u16,
+                };
+                found.override_count += 1;
+            }
+            _ => {}
+        }
+        offset += length;
+    }
+    Some(())
+}
+
+fn read_fadt(fadt: Bytes, found: &mut Tables) -> Option<()> {
+    let pm1a = fadt.number(64, 4)? as u16;
+    // Reset register: a generic address in port space (1), allowed by bit 10 of the flags.
+    if fadt.number(112, 4).is_some_and(|flags| flags >> 10 & 1 != 0) && fadt.u8(116) == Some(1) {
+        found.reset = Some((fadt.number(120, 8)? as u16, fadt.u8(128)?));
+    }
+    let dsdt = Bytes::table(fadt.number(40, 4)?, Some(b"DSDT"))?;
+    if pm1a != 0 {
+        found.sleep = Some((pm1a, find_s5(dsdt)?));
+    }
+    Some(())
+}
+
+/// SLP_TYPa of S5: the first number of the package named `_S5_`. The byte code before it is NameOp, the name, PackageOp, a length, and
+/// the number of elements (ACPI 6.5, 20.2).
+fn find_s5(dsdt: Bytes) -> Option<u8> {
+    let name = u64::from(u32::from_le_bytes(*b"_S5_"));
+    for offset in 36..dsdt.size.saturating_sub(8) {
+        if dsdt.number(offset, 4)? != name || dsdt.u8(offset + 4)? != 0x12 {
+            continue;
+        }
+        let length_bytes = u64::from(dsdt.u8(offset + 5)? >> 6) + 1;
+        let first = offset + 5 + length_bytes + 1;
+        return match dsdt.u8(first)? {
+            0x0a => dsdt.u8(first + 1),
+            value @ 0..=1 => Some(value),
+            _ => None,
+        };
+    }
+    None
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The local APIC: end of interrupt and the one-shot timer. xAPIC registers in memory, or x2APIC registers where the processor has
+//! them. AMD APM vol. 2, chapter 16; Intel SDM vol. 3, chapter 11.
+
+use super::cpu::{self, feature};
+use super::idt;
+use crate::memory;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use x86::msr::{IA32_APIC_BASE, rdmsr, wrmsr};
+
+/// Physical address of the registers.
+pub(crate) const BASE: u64 = 0xfee0_0000;
+
+const ID: u32 = 0x20;
+const EOI: u32 = 0xb0;
+const SPURIOUS: u32 = 0xf0;
+const LVT_TIMER: u32 = 0x320;
+const LVT_LINT0: u32 = 0x350;
+const LVT_LINT1: u32 = 0x360;
+const TIMER_INITIAL: u32 = 0x380;
+const TIMER_CURRENT: u32 = 0x390;
+const TIMER_DIVIDE: u32 = 0x3e0;
+
+const MASKED: u32 = 1 << 16;
+const MODE_DEADLINE: u32 = 2 << 17;
+
+static X2APIC: AtomicBool = AtomicBool::new(false);
+
+fn write(register: u32, value: u32) {
+    if X2APIC.load(Relaxed) {
+        // SAFETY: an APIC register in x2APIC mode.
+        unsafe { wrmsr(0x800 + (register >> 4), u64::from(value)) };
+    } else {
+        // SAFETY: the page is mapped uncached; the registers are 32 bits wide.
+        unsafe { memory::direct::<u32>(BASE + u64::from(register)).write_volatile(value) };
+    }
+}
+
+fn read(register: u32) -> u32 {
+    if X2APIC.load(Relaxed) {
+        // SAFETY: an APIC register in x2APIC mode.
+        (unsafe { rdmsr(0x800 + (register >> 4)) }) as u32
+    } else {
+        // SAFETY: the page is mapped uncached; the registers are 32 bits wide.
+        unsafe { memory::direct::<u32>(BASE + u64::from(register)).read_volatile() }
+    }
+}
+
+/// Switches the local APIC on, with everything but the timer masked.
+pub(crate) fn init() {
+    // SAFETY: enables the APIC at its usual address.
+    unsafe { wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) & 0xfff | BASE | 1 << 11) };
+    if cpu::has(feature::X2APIC) {
+        // SAFETY: the processor has x2APIC mode.
+        unsafe { wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | 1 << 10) };
+        X2APIC.store(true, Relaxed);
+    }
+    write(SPURIOUS, 1 << 8 | idt::SPURIOUS as u32);
+    write(LVT_LINT0, MASKED);
+    write(LVT_LINT1, MASKED);
+    write(TIMER_DIVIDE, 0b1011);
+    write(LVT_TIMER, MASKED | idt::TIMER as u32);
+}
+
+/// Identity of this core's local APIC.
+pub(crate) fn id() -> u32 {
+    if X2APIC.load(Relaxed) { read(ID) } else { read(ID) >> 24 }
+}
+
+/// Acknowledges the interrupt in service.
+pub(crate) fn end_of_interrupt() {
+    write(EOI, 0);
+}
+
+/// Unmasks the timer in the mode that the processor has.
+pub(crate) fn start_timer() {
+    let mode = if cpu::has(feature::TSC_DEADLINE) { MODE_DEADLINE } else { 0 };
+    write(LVT_TIMER, idt::TIMER as u32 | mode);
+}
+
+/// Lets the timer run freely from `count`, for calibration.
+pub(crate) fn timer_count_from(count: u32) {
+    write(TIMER_INITIAL, count);
+}
+
+/// Present count of the timer.
+pub(crate) fn timer_count() -> u32 {
+    read(TIMER_CURRENT)
+}
+
+/// Arms the timer for an absolute tick of the time-stamp counter.
+pub(crate) fn arm_deadline(tick: u64) {
+    // SAFETY: the processor has the mode, checked by the caller.
+    unsafe { wrmsr(x86::msr::IA32_TSC_DEADLINE, tick) };
+}

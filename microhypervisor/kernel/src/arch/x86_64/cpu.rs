@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the processor can do, and the control registers that follow from it.
+//!
+//! Sources: AMD APM vol. 2, 3.1 (control registers); Intel SDM vol. 3, 2.5; CPUID as in APM vol. 3, appendix E.
+
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use x86::controlregs::{Cr0, Cr4, cr0, cr0_write, cr4_write};
+
+/// Features that the kernel looks at, as bits.
+pub(crate) mod feature {
+    /// 1 GiB pages in host tables.
+    pub(crate) const PAGE_1G: u64 = 1 << 0;
+    /// SVM with nested paging.
+    pub(crate) const SVM: u64 = 1 << 1;
+    /// XSAVE.
+    pub(crate) const XSAVE: u64 = 1 << 2;
+    /// Constant-rate time-stamp counter.
+    pub(crate) const INVARIANT_TSC: u64 = 1 << 3;
+    /// Local APIC timer in TSC-deadline mode.
+    pub(crate) const TSC_DEADLINE: u64 = 1 << 4;
+    /// x2APIC mode.
+    pub(crate) const X2APIC: u64 = 1 << 5;
+    /// SVM: next instruction pointer saved.
+    pub(crate) const NRIP: u64 = 1 << 6;
+    /// SVM: guest address-space identifiers can be flushed one by one.
+    pub(crate) const FLUSH_ASID: u64 = 1 << 7;
+    /// SVM: clean bits.
+    pub(crate) const CLEAN_BITS: u64 = 1 << 8;
+}
+
+static FEATURES: AtomicU64 = AtomicU64::new(0);
+static XSAVE_MASK: AtomicU64 = AtomicU64::new(3);
+static XSAVE_SIZE: AtomicU64 = AtomicU64::new(512);
+
+/// Whether the processor has the feature.
+pub(crate) fn has(feature: u64) -> bool {
+    FEATURES.load(Relaxed) & feature != 0
+}
+
+/// State components that XSAVE handles here (XCR0).
+pub(crate) fn xsave_mask() -> u64 {
+    XSAVE_MASK.load(Relaxed)
+}
+
+/// Size of the floating-point and vector state, bytes.
+pub(crate) fn fpu_size() -> u64 {
+    XSAVE_SIZE.load(Relaxed)
+}
+
+/// Reads the time-stamp counter.
+#[inline]
+pub(crate) fn ticks() -> u64 {
+    // SAFETY: RDTSC is available in 64-bit mode and harmless.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Reads features, switches protections on.
+///
+/// # Errors
+/// What the processor lacks and the kernel cannot do without.
+pub(crate) fn init() -> Result<(), &'static str> {
+    let max = __cpuid(0).eax;
+    let basic = __cpuid(1);
+    let seven = if max >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000) };
+    let (smep, smap, umip, fsgsbase) = if max >= 7 {
+        (seven.ebx >> 7 & 1 != 0, seven.ebx >> 20 & 1 != 0, seven.ecx >> 2 & 1 != 0, seven.ebx & 1 != 0)
+    } else {
+        (false, false, false, false)
+    };
+    let extended = __cpuid(0x8000_0000).eax;
+    let ext1 = __cpuid(0x8000_0001);
+    let power = if extended >= 0x8000_0007 { __cpuid(0x8000_0007).edx } else { 0 };
+    if !fsgsbase {
+        return Err("the processor lacks FSGSBASE (Ivy Bridge, Steamroller, or later)");
+    }
+    let mut features = 0;
+    let mut set = |present: bool, bit: u64| features |= if present { bit } else { 0 };
+    set(ext1.edx >> 26 & 1 != 0, feature::PAGE_1G);
+    set(basic.ecx >> 26 & 1 != 0, feature::XSAVE);
+    set(basic.ecx >> 24 & 1 != 0, feature::TSC_DEADLINE);
+    set(basic.ecx >> 21 & 1 != 0, feature::X2APIC);
+    set(power >> 8 & 1 != 0, feature::INVARIANT_TSC);
+    if ext1.ecx >> 2 & 1 != 0 && extended >= 0x8000_000a {
+        let svm = __cpuid(0x8000_000a).edx;
+        set(svm & 1 != 0, feature::SVM);
+        set(svm >> 3 & 1 != 0, feature::NRIP);
+        set(svm >> 5 & 1 != 0, feature::CLEAN_BITS);
+        set(svm >> 6 & 1 != 0, feature::FLUSH_ASID);
+    }
+    FEATURES.store(features, Relaxed);
+
+    let mut control = Cr4::CR4_ENABLE_PAE | Cr4::CR4_ENABLE_SSE | Cr4::CR4_UNMASKED_SSE | Cr4::CR4_ENABLE_FSGSBASE;
+    control |= Cr4::CR4_ENABLE_GLOBAL_PAGES;
+    control.set(Cr4::CR4_ENABLE_SMEP, smep);
+    control.set(Cr4::CR4_ENABLE_SMAP, smap);
+    control.set(Cr4::CR4_ENABLE_OS_XSAVE, has(feature::XSAVE));
+    // SAFETY: paging stays as it is; the bits set are protections and instructions that the processor has.
+    unsafe { cr4_write(control) };
+    if umip {
+        // SAFETY: reads a control register, and sets one protection more, for which the crate has no name.
+        unsafe {
+            core::arch::asm!("mov {tmp}, cr4", "bts {tmp}, 11", "mov cr4, {tmp}", tmp = out(reg) _, options(nostack))
+        };
+    }
+    // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.
+    unsafe {
+        cr0_write(
+            (cr0() | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR)
+                - Cr0::CR0_EMULATE_COPROCESSOR,
+        )
+    };
+    init_xsave();
+    Ok(())
+}
+
+fn init_xsave() {
+    if !has(feature::XSAVE) {
+        return;
+    }
+    let leaf = __cpuid_count(0xd, 0);
+    // x87, SSE, AVX, AVX-512; others (PKRU, AMX) are not offered.
+    let mask = (u64::from(leaf.eax) | u64::from(leaf.edx) << 32) & 0xe7;
+    // SAFETY: the mask has only components that the processor lists, with x87 and SSE among them.
+    unsafe { write_xcr0(mask) };
+    XSAVE_MASK.store(mask, Relaxed);
+    XSAVE_SIZE.store(u64::from(__cpuid_count(0xd, 0).ebx), Relaxed);
+}
+
+/// Writes XCR0.
+///
+/// # Safety
+/// The mask is one that the processor allows.
+pub(crate) unsafe fn write_xcr0(mask: u64) {
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the register")]
+    let (low, high) = (mask as u32, (mask >> 32) as u32);
+    // SAFETY: the caller vouches for the mask.
+    unsafe { core::arch::asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nomem, nostack)) };
+}

@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Into the kernel and out of it.
+//!
+//! There is one kernel stack per core and no kernel stack per EC: on entry from user mode the registers go straight into the
+//! [`Frame`] of the current EC (the processor pushes there by TSS.RSP0, the `syscall` path does the same by hand), then
+//! Rust runs on the core's stack, and on return the frame of whichever EC is current *then* is loaded. Switching ECs is
+//! therefore a matter of changing TSS.RSP0.
+//!
+//! Interrupts are off in the kernel but for two places: the idle loop, and the moment after a guest was left because of an
+//! interrupt. They come in as frames on the kernel stack and only note what happened (`kernel_trap`).
+//!
+//! Sources: AMD APM vol. 2, 6.1 (SYSCALL), 8.9 (long-mode interrupts), 12.2 (TSS).
+
+use core::arch::global_asm;
+
+/// Registers of an EC while it is not running. The processor and the entry code write it from its end downwards.
+#[derive(Debug, Default)]
+#[repr(C, align(16))]
+pub(crate) struct Frame {
+    pub(crate) r15: u64,
+    pub(crate) r14: u64,
+    pub(crate) r13: u64,
+    pub(crate) r12: u64,
+    pub(crate) rbx: u64,
+    pub(crate) rbp: u64,
+    pub(crate) r11: u64,
+    pub(crate) r10: u64,
+    pub(crate) r9: u64,
+    pub(crate) r8: u64,
+    pub(crate) rdi: u64,
+    pub(crate) rsi: u64,
+    pub(crate) rdx: u64,
+    pub(crate) rcx: u64,
+    pub(crate) rax: u64,
+    /// Vector, or [`SYSCALL`]: says how the EC entered and so how it is resumed.
+    pub(crate) vector: u64,
+    pub(crate) error: u64,
+    pub(crate) rip: u64,
+    pub(crate) cs: u64,
+    pub(crate) rflags: u64,
+    pub(crate) rsp: u64,
+    pub(crate) ss: u64,
+}
+
+/// Value of [`Frame::vector`] for an EC that entered by `syscall`.
+pub(crate) const SYSCALL: u64 = 0x100;
+/// Value of [`Frame::vector`] for an EC that has not run yet.
+pub(crate) const FRESH: u64 = 0x101;
+
+const FRAME_SIZE: usize = size_of::<Frame>();
+const _: () = assert!(FRAME_SIZE == 176);
+
+global_asm!(
+    r#"
+    .section .text.entry, "ax"
+    .balign 64
+    .global entry_syscall
+entry_syscall:
+    swapgs
+    mov gs:[{scratch}], rsp
+    mov rsp, gs:[{rsp0}]
+    mov [rsp - 5 * 8], rcx
+    mov rcx, gs:[{scratch}]
+    mov [rsp - 3 * 8], r11
+    mov [rsp - 2 * 8], rcx
+    mov qword ptr [rsp - 7 * 8], {syscall}
+    sub rsp, 7 * 8
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    mov rdi, rsp
+    mov rsp, gs:[{stack}]
+    call {syscall_handler}
+
+exit_user:
+    mov rsp, gs:[{rsp0}]
+    sub rsp, {frame}
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    cmp qword ptr [rsp + 9 * 8], {syscall}
+    jne 1f
+    add rsp, 8
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    mov rax, [rsp + 8]
+    mov rcx, [rsp + 4 * 8]
+    mov r11, [rsp + 6 * 8]
+    mov rsp, [rsp + 7 * 8]
+    swapgs
+    sysretq
+1:  pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 16
+    swapgs
+    iretq
+
+    .balign 16
+entry_trap:
+    test byte ptr [rsp + 3 * 8], 3
+    jz 2f
+    swapgs
+    cmp qword ptr [rsp], 2          /* those with a stack of their own: not in the EC's frame */
+    je 3f
+    cmp qword ptr [rsp], 8
+    je 3f
+    cmp qword ptr [rsp], 18
+    je 3f
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp
+    mov rsp, gs:[{stack}]
+    call {user_trap}
+    jmp exit_user
+
+2:  push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp
+    mov rbp, rsp
+    and rsp, -16
+    call {kernel_trap}
+    mov rsp, rbp
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 16
+    iretq
+
+3:
+    push rax
+    push rcx
+    push rdx
+    push rsi
+    push rdi
+    push r8
+    push r9
+    push r10
+    push r11
+    push rbp
+    push rbx
+    push r12
+    push r13
+    push r14
+    push r15
+    cld
+    mov rdi, rsp
+    mov rbp, rsp
+    and rsp, -16
+    call {kernel_trap}
+    mov rsp, rbp
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    pop r11
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rcx
+    pop rax
+    add rsp, 16
+    swapgs
+    iretq
+
+    /* One stub per vector, 16 bytes each; those with an error code do not push one. */
+    .balign 16
+    .global entry_vectors
+entry_vectors:
+    .set vector, 0
+    .rept 256
+    .balign 16
+    .if (vector != 8) && (vector != 10) && (vector != 11) && (vector != 12) && (vector != 13) && (vector != 14) && (vector != 17) && (vector != 21) && (vector != 29) && (vector != 30)
+    push 0
+    .endif
+    push vector
+    jmp entry_trap
+    .set vector, vector + 1
+    .endr
+
+    .global entry_first_exit
+entry_first_exit:
+    mov rsp, gs:[{stack}]
+    call {settle}
+    jmp exit_user
+"#,
+    scratch = const core::mem::offset_of!(super::percore::Head, scratch),
+    stack = const core::mem::offset_of!(super::percore::Head, stack),
+    rsp0 = const core::mem::offset_of!(super::percore::Head, tss) + 4,
+    frame = const FRAME_SIZE,
+    syscall = const SYSCALL,
+    syscall_handler = sym crate::syscall::handler,
+    user_trap = sym super::trap::user_trap,
+    kernel_trap = sym super::trap::kernel_trap,
+    settle = sym crate::sched::settle_here,
+);
+
+unsafe extern "C" {
+    /// Entry of the `syscall` instruction.
+    pub(crate) fn entry_syscall();
+    /// 256 entries of 16 bytes.
+    pub(crate) fn entry_vectors();
+    /// Leaves the boot stack for good: lets the scheduler choose, and runs that EC.
+    pub(crate) fn entry_first_exit() -> !;
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The interrupt descriptor table, one for all cores. AMD APM vol. 2, 4.8.4 (gate descriptors).
+
+use super::percore::{KERNEL_CS, vector_stub};
+
+/// The table.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub(crate) struct Idt([[u64; 2]; 256]);
+
+/// Vectors below this one are exceptions.
+pub(crate) const EXCEPTIONS: u64 = 32;
+/// First vector of device interrupts; the global system interrupt is added.
+pub(crate) const FIRST_GSI: u64 = 0x30;
+/// Vector of the local timer.
+pub(crate) const TIMER: u64 = 0xf0;
+/// Vector of spurious interrupts.
+pub(crate) const SPURIOUS: u64 = 0xff;
+
+/// Vectors with a stack of their own: double fault and machine check, NMI.
+const fn stack(vector: usize) -> u64 {
+    match vector {
+        8 | 18 => 1,
+        2 => 2,
+        _ => 0,
+    }
+}
+
+impl Idt {
+    /// A table that [`Idt::fill`] completes.
+    pub(crate) const fn new() -> Self {
+        Self([[0; 2]; 256])
+    }
+
+    /// Fills in the entry stubs. User mode can raise none but the breakpoint and overflow vectors by itself.
+    pub(crate) fn fill(&mut self) {
+        for (vector, gate) in self.0.iter_mut().enumerate() {
+            let entry = vector_stub(vector);
+            let level: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
+            let low = entry & 0xffff | u64::from(KERNEL_CS) << 16 | stack(vector) << 32 | (0x8e | level << 5) << 40;
+            *gate = [low | (entry >> 16 & 0xffff) << 48, entry >> 32];
+        }
+    }
+}

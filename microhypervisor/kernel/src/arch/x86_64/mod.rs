@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! x86_64.
+
+pub(crate) mod acpi;
+mod apic;
+mod boot;
+pub(crate) mod bootinfo;
+pub(crate) mod cpu;
+mod entry;
+pub(crate) mod fpu;
+pub(crate) mod guest;
+mod idt;
+mod ioapic;
+pub(crate) mod irq;
+pub(crate) mod paging;
+pub(crate) mod percore;
+pub(crate) mod power;
+pub(crate) mod rtc;
+pub(crate) mod serial;
+pub(crate) mod timer;
+pub(crate) mod trap;
+
+pub(crate) use entry::{FRESH, Frame, SYSCALL, entry_first_exit};

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What each core has of its own for the processor's sake: GDT, TSS, kernel stack, GS base.
+//!
+//! GS base points at the core's [`Head`] in kernel mode and at the current EC's UTCB in user mode; `swapgs` at the border
+//! exchanges them. Sources: AMD APM vol. 2, 4.8 (descriptors), 8.2 (vectors), 12.2.5 (TSS), 6.1.1 (STAR).
+
+use super::entry::{entry_syscall, entry_vectors};
+use core::arch::asm;
+use core::mem::offset_of;
+use x86::msr::{IA32_EFER, IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, rdmsr, wrmsr};
+
+/// Size of a kernel stack, bytes.
+pub(crate) const STACK_SIZE: usize = 32 * 1024;
+
+/// A kernel stack.
+#[repr(C, align(4096))]
+pub(crate) struct Stack(core::cell::UnsafeCell<[u8; STACK_SIZE]>);
+
+// SAFETY: only the core that runs on it touches a stack.
+unsafe impl Sync for Stack {}
+
+/// Stack of the boot core; those of others come out of the pool.
+pub(crate) static BOOT_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
+static FAULT_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
+static NMI_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
+
+impl Stack {
+    fn top(&self) -> u64 {
+        self.0.get().expose_provenance() as u64 + STACK_SIZE as u64
+    }
+}
+
+/// Kernel code segment; kernel data is the one after.
+pub(crate) const KERNEL_CS: u16 = 0x08;
+/// User data segment with privilege level 3.
+pub(crate) const USER_SS: u64 = 0x1b;
+/// User code segment with privilege level 3.
+pub(crate) const USER_CS: u64 = 0x23;
+const TSS_SELECTOR: u16 = 0x28;
+
+/// Task state segment: stack pointers for the processor. No port bitmap inside it; see [`Head::ports`].
+#[derive(Debug)]
+#[repr(C, packed(4))]
+pub(crate) struct Tss {
+    reserved0: u32,
+    rsp: [u64; 3],
+    reserved1: u64,
+    ist: [u64; 7],
+    reserved2: u64,
+    reserved3: u16,
+    io_map: u16,
+}
+
+const _: () = assert!(size_of::<Tss>() == 104);
+
+/// A pseudo-descriptor for LGDT and LIDT.
+#[repr(C, packed)]
+struct Table {
+    limit: u16,
+    base: u64,
+}
+
+/// What the entry code needs of a core; the first part of [`crate::percore::Core`].
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Head {
+    /// Address of this structure.
+    pub(crate) this: u64,
+    /// Top of the kernel stack.
+    pub(crate) stack: u64,
+    /// Saves the user's stack pointer for some instructions.
+    pub(crate) scratch: u64,
+    gdt: [u64; 7],
+    /// TSS; its RSP0 is the end of the current EC's frame.
+    pub(crate) tss: Tss,
+    /// Port bitmap of the TSS and the byte of ones after it: of the port space whose bitmap was loaded last. Whether it holds
+    /// for the current EC says [`Tss::io_map`].
+    ports: [u8; 8193],
+}
+
+/// Offset of the port bitmap in the TSS.
+const IO_MAP: u16 = size_of::<Tss>() as u16;
+/// Offset beyond the TSS: no port is allowed.
+const NO_IO_MAP: u16 = u16::MAX;
+const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<Tss>());
+
+impl Head {
+    /// A head that [`Head::activate`] completes.
+    pub(crate) const fn new() -> Self {
+        let tss =
+            Tss { reserved0: 0, rsp: [0; 3], reserved1: 0, ist: [0; 7], reserved2: 0, reserved3: 0, io_map: NO_IO_MAP };
+        Self { this: 0, stack: 0, scratch: 0, gdt: [0; 7], tss, ports: [0xff; 8193] }
+    }
+
+    /// Makes this the head of the core that runs: segments, TSS, GS base, system-call entry, interrupt table.
+    ///
+    /// # Safety
+    /// Called once per core, with a head that stays where it is.
+    pub(crate) unsafe fn activate(&mut self, idt: &'static super::idt::Idt) {
+        let base = core::ptr::from_mut(self).expose_provenance() as u64;
+        self.this = base;
+        self.stack = BOOT_STACK.top();
+        self.tss.ist[0] = FAULT_STACK.top();
+        self.tss.ist[1] = NMI_STACK.top();
+        let tss = base + offset_of!(Self, tss) as u64;
+        let limit = size_of::<Tss>() as u64 + 8192;
+        self.gdt = [
+            0,
+            0x00af_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0x00cf_f300_0000_ffff,
+            0x00af_fb00_0000_ffff,
+            limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56,
+            tss >> 32,
+        ];
+        let gdtr = Table { limit: size_of::<[u64; 7]>() as u16 - 1, base: base + offset_of!(Self, gdt) as u64 };
+        // SAFETY: the descriptors are flat, the table stays where it is.
+        unsafe {
+            asm!(
+                "lgdt [{gdtr}]",
+                "push {cs}",
+                "lea {tmp}, [rip + 2f]",
+                "push {tmp}",
+                "retfq",
+                "2:",
+                "mov ds, {ds:e}",
+                "mov es, {ds:e}",
+                "mov ss, {ds:e}",
+                "mov fs, {zero:e}",
+                "mov gs, {zero:e}",
+                "ltr {tss:x}",
+                gdtr = in(reg) &raw const gdtr,
+                cs = in(reg) u64::from(KERNEL_CS),
+                tmp = lateout(reg) _,
+                ds = in(reg) u32::from(KERNEL_CS + 8),
+                zero = in(reg) 0u32,
+                tss = in(reg) TSS_SELECTOR,
+            );
+        }
+        let idtr =
+            Table { limit: size_of::<super::idt::Idt>() as u16 - 1, base: core::ptr::from_ref(idt).addr() as u64 };
+        // SAFETY: the table is static and complete.
+        unsafe { asm!("lidt [{}]", in(reg) &raw const idtr) };
+        // SAFETY: the registers take the addresses of entry code and head.
+        unsafe {
+            wrmsr(IA32_GS_BASE, base);
+            wrmsr(IA32_KERNEL_GSBASE, 0);
+            // SYSRET loads CS from bits 48.. plus 16 and SS plus 8, SYSCALL CS from bits 32.. and SS plus 8.
+            wrmsr(IA32_STAR, (0x10 | 3) << 48 | u64::from(KERNEL_CS) << 32);
+            wrmsr(IA32_LSTAR, entry_syscall as *const () as u64);
+            // Interrupts off, direction up, no trap, no nested task, no alignment check.
+            wrmsr(IA32_FMASK, 0x0004_7700);
+            wrmsr(IA32_EFER, rdmsr(IA32_EFER) | 1);
+        }
+    }
+}
+
+impl Head {
+    /// Where the processor and the entry code put the registers of the current EC.
+    #[inline]
+    pub(crate) fn set_frame_end(&mut self, end: u64) {
+        self.tss.rsp = [end, 0, 0];
+    }
+
+    /// Says whether the loaded port bitmap holds for the current EC.
+    #[inline]
+    pub(crate) fn use_ports(&mut self, loaded: bool) {
+        self.tss.io_map = if loaded { IO_MAP } else { NO_IO_MAP };
+    }
+
+    /// Loads a port bitmap for the current EC.
+    ///
+    /// # Safety
+    /// The frames hold a bitmap of 65,536 ports.
+    pub(crate) unsafe fn load_ports(&mut self, bitmap: [core::ptr::NonNull<u8>; 2]) {
+        for (half, frame) in self.ports[..8192].chunks_exact_mut(4096).zip(bitmap) {
+            // SAFETY: the caller vouches for the frames.
+            half.copy_from_slice(unsafe { core::slice::from_raw_parts(frame.as_ptr(), 4096) });
+        }
+        self.use_ports(true);
+    }
+}
+
+/// FS base of the EC that ran last.
+#[inline]
+pub(crate) fn fs_base() -> u64 {
+    let base: u64;
+    // SAFETY: FSGSBASE is on.
+    unsafe { asm!("rdfsbase {}", out(reg) base, options(nomem, nostack, preserves_flags)) };
+    base
+}
+
+/// Sets what an EC finds in GS base (its UTCB) and FS base (its own) in user mode.
+#[inline]
+pub(crate) fn set_thread(utcb: u64, fs: u64) {
+    // SAFETY: FSGSBASE is on; between the two SWAPGS nothing uses the kernel's GS. Both addresses are canonical: the one was
+    // checked at creation, the other was in the register before.
+    unsafe {
+        asm!(
+            "wrfsbase {fs}", "swapgs", "wrgsbase {utcb}", "swapgs",
+            utcb = in(reg) utcb, fs = in(reg) fs, options(nomem, nostack, preserves_flags)
+        );
+    }
+}
+
+/// Address of the entry stub of a vector.
+pub(crate) fn vector_stub(vector: usize) -> u64 {
+    entry_vectors as *const () as u64 + 16 * vector as u64
+}
+
+/// Makes the boot core's head the processor's.
+///
+/// # Safety
+/// Called once, at boot.
+pub(crate) unsafe fn activate_boot_core() {
+    static IDT: spin::Mutex<super::idt::Idt> = spin::Mutex::new(super::idt::Idt::new());
+    let mut guard = IDT.lock();
+    guard.fill();
+    let idt: *const super::idt::Idt = &raw const *guard;
+    drop(guard);
+    // SAFETY: the table is static and changes no more.
+    let idt = unsafe { &*idt };
+    // SAFETY: the head is static, and only this core uses it.
+    unsafe { (*crate::percore::core().head.get()).activate(idt) };
+}

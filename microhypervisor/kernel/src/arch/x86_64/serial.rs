@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's console: a 16550 at COM2 (the first port belongs to a driver), polled. `log=com1`, `log=com2` or `log=none` on the
+//! command line chooses. National PC16550D data sheet, section 8.
+
+use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use x86::io::{inb, outb};
+
+static PORT: AtomicU16 = AtomicU16::new(0x2f8);
+
+/// Where the console's registers are: first port, and how many; 0 ports if there is no console.
+pub(crate) fn ports() -> (u16, u16) {
+    let port = PORT.load(Relaxed);
+    (port, if port == 0 { 0 } else { 8 })
+}
+
+/// Chooses the port and sets it up: 115200 baud, 8N1, FIFOs on, no interrupts.
+pub(crate) fn init(cmdline: &str) {
+    for word in cmdline.split_ascii_whitespace() {
+        match word {
+            "log=com1" => PORT.store(0x3f8, Relaxed),
+            "log=com2" => PORT.store(0x2f8, Relaxed),
+            "log=none" => PORT.store(0, Relaxed),
+            _ => {}
+        }
+    }
+    let port = PORT.load(Relaxed);
+    if port == 0 {
+        return;
+    }
+    for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 3)] {
+        // SAFETY: the port is the kernel's own.
+        unsafe { outb(port + register, value) };
+    }
+    // SAFETY: as above.
+    if unsafe { inb(port + 5) } == 0xff {
+        PORT.store(0, Relaxed);
+    }
+}
+
+/// Writes one byte, waiting for room a bounded time.
+pub(crate) fn put(byte: u8) {
+    let port = PORT.load(Relaxed);
+    if port == 0 {
+        return;
+    }
+    for _ in 0..10_000 {
+        // SAFETY: the port is the kernel's own.
+        if unsafe { inb(port + 5) } & 0x20 != 0 {
+            break;
+        }
+    }
+    // SAFETY: as above.
+    unsafe { outb(port, byte) };
+}

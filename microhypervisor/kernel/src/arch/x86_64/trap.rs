@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Exceptions and interrupts, from user mode and in the kernel.
+
+use super::entry::Frame;
+use super::{apic, idt, irq};
+use crate::percore::core;
+use crate::{exception, interrupt, sched};
+use cloister_abi::arch::x86_64::exception::ExceptionState;
+
+const NMI: u64 = 2;
+const DEVICE_NOT_AVAILABLE: u64 = 7;
+const GENERAL_PROTECTION: u64 = 13;
+const PAGE_FAULT: u64 = 14;
+const MACHINE_CHECK: u64 = 18;
+
+fn hardware_interrupt(vector: u64) {
+    match vector {
+        idt::TIMER => {
+            apic::end_of_interrupt();
+            sched::alarm();
+        }
+        idt::SPURIOUS => {}
+        _ if vector >= idt::FIRST_GSI && vector < idt::FIRST_GSI + u64::from(irq::MANY) => {
+            interrupt::arrived((vector - idt::FIRST_GSI) as u32);
+        }
+        // Legacy controllers, masked: a spurious interrupt of theirs needs no end.
+        0x20..0x30 => {}
+        _ => {
+            log::warn!("interrupt at vector {vector:#x} that nobody asked for");
+            apic::end_of_interrupt();
+        }
+    }
+}
+
+/// An exception or interrupt in user mode: the registers are in the current EC's frame.
+pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
+    let core = core();
+    if frame.vector >= idt::EXCEPTIONS {
+        hardware_interrupt(frame.vector);
+    } else if let Some(ec) = core.current() {
+        let handled = match frame.vector {
+            DEVICE_NOT_AVAILABLE => core.take_fpu(ec),
+            // IN and OUT trap if the bitmap of the EC's ports is not loaded; code 0 is theirs among others.
+            GENERAL_PROTECTION if frame.error == 0 => core.load_ports(ec),
+            _ => false,
+        };
+        if !handled {
+            exception::raise(core, ec, frame);
+        }
+    }
+    if core.is_pending() {
+        sched::settle(core);
+    }
+}
+
+/// An exception or interrupt in the kernel: interrupts are expected where they are let in, all else is an error of the kernel.
+pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
+    match frame.vector {
+        NMI => log::warn!("non-maskable interrupt at {:#x}", frame.rip),
+        MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
+        vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),
+        vector => {
+            // SAFETY: reads a control register.
+            let address = unsafe { x86::controlregs::cr2() };
+            panic!(
+                "exception {vector} (error {:#x}, address {address:#x}) in the kernel at {:#x}, stack {:#x}",
+                frame.error, frame.rip, frame.rsp
+            );
+        }
+    }
+}
+
+/// State of an EC at an exception, for its handler.
+pub(crate) fn exception_state(frame: &Frame, fs_base: u64) -> ExceptionState {
+    // SAFETY: reads a control register.
+    let address = unsafe { x86::controlregs::cr2() } as u64;
+    let address = if frame.vector == PAGE_FAULT { address } else { 0 };
+    ExceptionState {
+        vector: frame.vector,
+        error: frame.error,
+        address,
+        rip: frame.rip,
+        rsp: frame.rsp,
+        rflags: frame.rflags,
+        rax: frame.rax,
+        rbx: frame.rbx,
+        rcx: frame.rcx,
+        rdx: frame.rdx,
+        rsi: frame.rsi,
+        rdi: frame.rdi,
+        rbp: frame.rbp,
+        r8_r15: [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15],
+        fs_base,
+    }
+}
+
+/// Takes over what a handler changed. Only arithmetic flags, direction, alignment check and single step are the EC's own.
+pub(crate) fn set_exception_state(frame: &mut Frame, state: &ExceptionState) {
+    const OWN_FLAGS: u64 = 0x4_0dd5;
+    frame.rip = state.rip;
+    frame.rsp = state.rsp;
+    frame.rflags = frame.rflags & !OWN_FLAGS | state.rflags & OWN_FLAGS;
+    frame.rax = state.rax;
+    frame.rbx = state.rbx;
+    frame.rcx = state.rcx;
+    frame.rdx = state.rdx;
+    frame.rsi = state.rsi;
+    frame.rdi = state.rdi;
+    frame.rbp = state.rbp;
+    [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15] = state.r8_r15;
+    // Return by IRET whatever the way in was.
+    frame.vector = super::entry::FRESH;
+}

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the loader's hands to the root task.
+//!
+//! Order: console, what the loader says, processor, firmware tables, memory for the kernel, the kernel's own page tables, interrupts
+//! and timer, guests, the root task. An error on the way is printed and stops the machine: there is nothing yet that
+//! could go on without.
+
+mod image;
+mod layout;
+mod root;
+
+use crate::arch::bootinfo::BootInfo;
+use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, timer};
+use crate::{console, memory};
+use cloister_abi::hip::features;
+
+/// First Rust code: on the boot stack, with the boot page tables. `protocol` is 1 for PVH, 2 for Multiboot 2.
+pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
+    let info = BootInfo::read(protocol, information);
+    console::init(info.as_ref().map_or("", |info| info.command_line()));
+    log::info!("Cloister microhypervisor {}, contract {}", env!("CARGO_PKG_VERSION"), cloister_abi::VERSION);
+    match info.and_then(bring_up) {
+        // SAFETY: the root task's EC is ready to run; the boot stack is left for good.
+        Ok(()) => unsafe { entry_first_exit() },
+        Err(why) => {
+            log::error!("cannot start: {why}");
+            power::off(0xef)
+        }
+    }
+}
+
+fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
+    power::init(info.command_line());
+    cpu::init()?;
+    acpi::init(info.rsdp);
+    info.rsdp = acpi::tables().rsdp;
+    let root = image::root_task(info.image)?;
+    let pool = layout::choose_pool(&mut info)?;
+    // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
+    unsafe { memory::init(pool.0, pool.1) };
+    // SAFETY: called once, with a head that is static.
+    unsafe { percore::activate_boot_core() };
+    let mut pages = [0; 20];
+    let count = irq::register_pages(&mut pages);
+    // SAFETY: nothing refers to memory outside image and pool from here on.
+    unsafe { paging::build(pool, &pages[..count])? };
+    irq::init();
+    timer::init();
+    let mut found = 0;
+    match guest::init() {
+        Ok(()) => found |= features::SVM,
+        Err(why) => log::warn!("no guests: {why}"),
+    }
+    if cpu::has(cpu::feature::INVARIANT_TSC) {
+        found |= features::INVARIANT_TSC;
+    }
+    log::info!(
+        "time-stamp counter {} MHz, {} interrupts, kernel memory {} KiB, console at port {:#x}",
+        timer::tsc_hz() / 1_000_000,
+        irq::count(),
+        memory::pool_size() / 1024,
+        serial::ports().0
+    );
+    root::start(&info, &root, pool, found)
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Exceptions of ECs: a message to the EC's exception portal, sent by the kernel on its behalf.
+
+use crate::arch::Frame;
+use crate::arch::trap::{exception_state, set_exception_state};
+use crate::object::ec::State;
+use crate::object::{Ec, Object};
+use crate::percore::Core;
+use crate::{ipc, sched};
+use cloister_abi::USER_END;
+use cloister_abi::arch::current::exception::{ExceptionState, WORDS};
+use cloister_abi::utcb::Header;
+
+/// Sends an exception to the EC's handler. Without one, or if it is busy or gone, the EC is stopped for good.
+pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
+    let state = exception_state(frame, crate::arch::percore::fs_base());
+    let handler = ec.event.as_ref().filter(|portal| portal.header().is_alive() && portal.ec.header().is_alive());
+    let handler = handler.filter(|portal| portal.ec.state.get() == State::Idle && portal.ec.core == core.id);
+    let Some(portal) = handler else {
+        log::warn!(
+            "exception {} (error {:#x}, address {:#x}) at {:#x} without handler: execution context stopped",
+            state.vector,
+            state.error,
+            state.address,
+            state.rip
+        );
+        stop(ec);
+        return;
+    };
+    let callee = &portal.ec;
+    // SAFETY: the UTCB is the callee's frame; the state fits its words.
+    unsafe { (&raw mut (*callee.utcb.as_ptr()).words).cast::<ExceptionState>().write(state) };
+    ec.state.set(State::Faulted);
+    ipc::enter(core, ec, portal, Header::new(WORDS, 0));
+}
+
+/// Stops an EC; who waits for it is told.
+fn stop(ec: &Ec) {
+    ec.state.set(State::Stopped);
+    ec.abort_caller(cloister_abi::status::Status::Aborted);
+    sched::block();
+}
+
+/// The handler has replied: the EC goes on, with its new state if the reply has one.
+pub(crate) fn resume(ec: &Ec, handler: &Ec, reply: Header) {
+    if reply.words() != WORDS {
+        return;
+    }
+    // SAFETY: the UTCB is the handler's frame; any bits are a valid state.
+    let state = unsafe { (&raw const (*handler.utcb.as_ptr()).words).cast::<ExceptionState>().read() };
+    if state.rip < USER_END {
+        set_exception_state(ec.registers(), &state);
+    } else {
+        ec.state.set(State::Stopped);
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Running a virtual CPU: a call that an ordinary thread makes, and that returns when the guest exits.
+//!
+//! Physical interrupts end the guest, are let in, and the guest goes on, unless there is other work: then the thread is switched like
+//! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
+
+use crate::arch::guest::{self as machine, Exit};
+use crate::arch::{cpu, power};
+use crate::object::ec::{Resume, State};
+use crate::object::{Ec, Object, Vcpu};
+use crate::percore::{Core, FpuOwner};
+use crate::sched;
+use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
+use cloister_abi::cap::{Perms, Selector};
+use cloister_abi::hypercall as abi;
+use cloister_abi::status::Status;
+use cloister_svm::fpu as image;
+use core::ptr::NonNull;
+
+/// `VcpuRun`.
+#[inline]
+pub(crate) fn enter(core: &Core, ec: &Ec, selector: u64) -> Result<(), Status> {
+    let selector = Selector::try_from(selector).map_err(|_| Status::BadParameter)?;
+    let vcpu = ec.objects.lookup::<Vcpu>(selector, Perms::VCPU_RUN)?;
+    if vcpu.runner.get().is_some() {
+        return Err(Status::Busy);
+    }
+    vcpu.header().acquire();
+    vcpu.runner.set(Some(ec.into()));
+    ec.vcpu.set(Some(vcpu.into()));
+    let taken = vcpu.machine().take(machine::state_page(vcpu.page));
+    if taken.fpu {
+        load_fpu(core, vcpu);
+    }
+    if taken.refused {
+        finish(core, ec, vcpu, ExitReason::InvalidState);
+        return Ok(());
+    }
+    ec.resume.set(Resume::Guest);
+    run(core, ec);
+    Ok(())
+}
+
+/// Runs the guest until it exits to its monitor, or until there is other work.
+pub(crate) fn run(core: &Core, ec: &Ec) {
+    let Some(vcpu) = ec.vcpu.get() else {
+        ec.resume.set(Resume::User);
+        return;
+    };
+    // SAFETY: the run holds a reference, taken in `enter`.
+    let vcpu = unsafe { vcpu.as_ref() };
+    if !vcpu.header().is_alive() {
+        leave(ec, vcpu);
+        ec.answer(Status::Aborted, 0);
+        return;
+    }
+    loop {
+        if core.is_pending() {
+            core.request(crate::percore::RESUME);
+            return;
+        }
+        if vcpu.kicked.replace(false) {
+            return finish(core, ec, vcpu, ExitReason::Kicked);
+        }
+        // SAFETY: the state page is a frame of the kernel's; read by value.
+        let deadline = unsafe { (&raw const (*vcpu.page.as_ptr()).deadline).read_volatile() };
+        let now = cpu::ticks();
+        if deadline != 0 && now >= deadline {
+            return finish(core, ec, vcpu, ExitReason::Deadline);
+        }
+        sched::arm(core, now, deadline);
+        vcpu.take_fpu();
+        machine::enter(vcpu, ec.utcb_address);
+        match vcpu.machine().classify() {
+            Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
+            Exit::Interrupt | Exit::Resume => power::take_interrupts(),
+            Exit::MachineCheck => panic!("machine check in a guest"),
+        }
+    }
+}
+
+/// Tells the monitor why the guest exited, and lets its thread go on.
+#[inline]
+fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, reason: ExitReason) {
+    if vcpu.machine().report(machine::state_page(vcpu.page), reason) {
+        store_fpu(core, vcpu);
+    }
+    leave(ec, vcpu);
+    ec.answer(Status::Success, reason as u64);
+}
+
+/// Ends a run.
+#[inline]
+pub(crate) fn leave(ec: &Ec, vcpu: &Vcpu) {
+    ec.vcpu.set(None);
+    ec.resume.set(Resume::User);
+    vcpu.runner.set(None);
+    vcpu.header().release();
+}
+
+/// Takes the monitor's floating-point image.
+fn load_fpu(core: &Core, vcpu: &Vcpu) {
+    core.forget_fpu(FpuOwner::Vcpu(NonNull::from(vcpu)));
+    // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
+    let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
+    image::take(machine::state_page(vcpu.page), area, cpu::xsave_mask(), 0xffff);
+}
+
+/// Gives the monitor the floating-point image.
+fn store_fpu(core: &Core, vcpu: &Vcpu) {
+    if core.fpu_owner.get() == FpuOwner::Vcpu(NonNull::from(vcpu)) {
+        crate::arch::fpu::set_trap(false);
+        core.save_fpu();
+        crate::arch::fpu::set_trap(true);
+    }
+    // SAFETY: as `load_fpu`.
+    let area = unsafe { vcpu.fpu.cast::<image::Image>().as_ref() };
+    image::give(machine::state_page(vcpu.page), area);
+}
+
+/// `VcpuSync`.
+pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u64), Status> {
+    let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_RUN)?;
+    let groups = Groups::from_bits(call.groups).ok_or(Status::BadParameter)?;
+    if vcpu.runner.get().is_some() {
+        return Err(Status::Busy);
+    }
+    vcpu.machine().sync(machine::state_page(vcpu.page), groups);
+    if groups.contains(Groups::FPU) {
+        store_fpu(core, vcpu);
+    }
+    Ok((0, 0))
+}
+
+/// `VcpuKick`.
+pub(crate) fn kick(ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u64), Status> {
+    let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_KICK)?;
+    // One core: a VCPU that runs was preempted, and looks before it enters the guest again.
+    vcpu.kicked.set(true);
+    Ok((0, 0))
+}
+
+/// The EC that runs a VCPU goes.
+pub(crate) fn abandon(ec: &Ec) {
+    if let Some(vcpu) = ec.vcpu.get() {
+        // SAFETY: the run holds a reference, taken in `enter`.
+        leave(ec, unsafe { vcpu.as_ref() });
+    }
+    debug_assert!(ec.state.get() == State::Stopped);
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's memory: one pool of page frames, chosen at boot, mapped at a fixed distance from its physical addresses.
+//!
+//! The kernel touches no other memory: messages are in UTCBs and state pages that come out of the pool, so no pointer of a
+//! component is ever followed.
+
+use cloister_mechanism::pool::Pool;
+use cloister_mechanism::radix::TableFrames;
+use cloister_mechanism::{Exhausted, FRAME, Frames};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+
+/// Distance between a physical address and where the kernel sees it.
+pub(crate) const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+
+/// All free frames of the kernel.
+pub(crate) static POOL: Pool = Pool::empty();
+static POOL_SIZE: AtomicU64 = AtomicU64::new(0);
+static KERNEL_ROOT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Physical address of something in the direct map.
+#[inline]
+pub(crate) fn physical<T>(pointer: NonNull<T>) -> u64 {
+    pointer.as_ptr().expose_provenance() as u64 - DIRECT_MAP
+}
+
+/// Where the kernel sees a physical address of its own.
+#[inline]
+pub(crate) fn direct<T>(physical: u64) -> *mut T {
+    core::ptr::with_exposed_provenance_mut((physical + DIRECT_MAP) as usize)
+}
+
+/// Size of the pool, bytes.
+pub(crate) fn pool_size() -> u64 {
+    POOL_SIZE.load(Relaxed)
+}
+
+/// Gives the pool its memory.
+///
+/// # Safety
+/// The physical range is page-aligned, mapped at [`DIRECT_MAP`], and nobody else's.
+pub(crate) unsafe fn init(start: u64, end: u64) {
+    let Some(base) = NonNull::new(direct::<u8>(start)) else { return };
+    let frames = ((end - start) / FRAME as u64) as usize;
+    POOL_SIZE.store(frames as u64 * FRAME as u64, Relaxed);
+    // SAFETY: the caller vouches for the range.
+    unsafe { POOL.fill(base, frames) };
+}
+
+/// Root of the kernel's page tables.
+pub(crate) fn kernel_root() -> Option<NonNull<u8>> {
+    NonNull::new(KERNEL_ROOT.load(Relaxed))
+}
+
+/// Sets the root of the kernel's page tables.
+pub(crate) fn set_kernel_root(root: NonNull<u8>) {
+    KERNEL_ROOT.store(root.as_ptr(), Relaxed);
+}
+
+/// A zeroed frame for the kernel itself, at boot.
+pub(crate) fn boot_frame() -> Result<NonNull<u8>, &'static str> {
+    BootFrames.take_zeroed().map_err(|_| "the kernel's pool is too small")
+}
+
+/// Frames for the kernel itself, at boot: on nobody's account.
+#[derive(Debug)]
+pub(crate) struct BootFrames;
+
+impl Frames for BootFrames {
+    fn take(&self) -> Result<NonNull<u8>, Exhausted> {
+        POOL.take()
+    }
+    unsafe fn give(&self, frame: NonNull<u8>) {
+        // SAFETY: the caller vouches for the frame.
+        unsafe { POOL.give(frame) };
+    }
+}
+
+impl TableFrames for BootFrames {
+    fn physical(&self, frame: NonNull<u8>) -> u64 {
+        physical(frame)
+    }
+    fn frame(&self, physical: u64) -> NonNull<u8> {
+        NonNull::new(direct(physical)).unwrap_or(NonNull::dangling())
+    }
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Execution context (EC): registers, a UTCB, and what it is doing.
+//!
+//! A local EC serves portals on the time of its callers; a global one has a scheduling context. An EC belongs to one core: its
+//! cells are touched by that core alone. Callers and callees point at each other without counting; destroying either severs
+//! the pair.
+
+use super::sc::Parked;
+use super::sm::Waiting;
+use super::{Header, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu};
+use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
+use cloister_abi::cap::Kind;
+use cloister_abi::status::Status;
+use cloister_abi::utcb::Utcb;
+use cloister_mechanism::Frames;
+use cloister_mechanism::list::{Link, Linked, List};
+use cloister_mechanism::timeout::{Deadline, Timeout};
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+/// What an EC is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Local: waits for a call.
+    Idle,
+    /// Runs, or would if it had the processor.
+    Running,
+    /// Waits for the reply of its callee.
+    Calling,
+    /// Stopped by an exception, waits for the reply of its handler, which is its callee.
+    Faulted,
+    /// Its callee is busy: lends it its time and tries again.
+    Helping,
+    /// Waits at a semaphore.
+    Blocked,
+    /// Never runs again.
+    Stopped,
+}
+
+/// How an EC goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Resume {
+    /// In user mode, with the registers of its frame.
+    User,
+    /// With the hypercall of its frame once more.
+    Retry,
+    /// In the guest of its virtual CPU.
+    Guest,
+}
+
+/// Execution context (EC).
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Ec {
+    header: Header,
+    /// Registers.
+    pub(crate) frame: core::cell::UnsafeCell<Frame>,
+    /// Domain it runs in.
+    pub(crate) pd: Ref<Pd>,
+    /// Its capabilities.
+    pub(crate) objects: Ref<Space>,
+    /// Its memory.
+    pub(crate) host: Ref<Space>,
+    /// Its ports.
+    pub(crate) ports: Ref<Space>,
+    /// Message page, as the kernel sees it.
+    pub(crate) utcb: NonNull<Utcb>,
+    /// Message page, as the component sees it.
+    pub(crate) utcb_address: u64,
+    /// Where its exceptions go.
+    pub(crate) event: Option<Ref<Pt>>,
+    /// Floating-point state while it is not in the registers.
+    pub(crate) fpu: Option<NonNull<u8>>,
+    /// FS base while it is not running.
+    pub(crate) fs_base: Cell<u64>,
+    pub(crate) state: Cell<State>,
+    pub(crate) resume: Cell<Resume>,
+    /// Who waits for its reply.
+    pub(crate) caller: Cell<Option<NonNull<Ec>>>,
+    /// Whose reply it waits for, or whom it helps.
+    pub(crate) callee: Cell<Option<NonNull<Ec>>>,
+    /// Its scheduling context, if it is global and started.
+    pub(crate) sc: Cell<Option<NonNull<Sc>>>,
+    /// Who helps it: ECs that want to call it while it is busy.
+    pub(crate) helpers: List<Ec, Helping>,
+    /// SCs that wait for it to run again.
+    pub(crate) waiting: List<Sc, Parked>,
+    /// Semaphore it waits at.
+    pub(crate) semaphore: Cell<Option<NonNull<Sm>>>,
+    /// Virtual CPU it runs.
+    pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
+    queue: Link<Ec>,
+    timeout: Link<Ec>,
+    pub(crate) deadline: Cell<u64>,
+    /// Core it belongs to.
+    pub(crate) core: u8,
+    /// Global rather than local.
+    pub(crate) global: bool,
+}
+
+impl Linked<Waiting> for Ec {
+    fn link(&self) -> &Link<Self> {
+        &self.queue
+    }
+}
+/// Marks the list of ECs that help another one.
+#[derive(Debug)]
+pub(crate) struct Helping;
+
+impl Linked<Helping> for Ec {
+    fn link(&self) -> &Link<Self> {
+        &self.queue
+    }
+}
+impl Linked<Timeout> for Ec {
+    fn link(&self) -> &Link<Self> {
+        &self.timeout
+    }
+}
+impl Deadline for Ec {
+    fn deadline(&self) -> u64 {
+        self.deadline.get()
+    }
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Ec {
+    const KIND: Kind = Kind::Ec;
+}
+
+const _: () = assert!(size_of::<Ec>() <= 576);
+
+/// What a new EC is made of, beside its domain.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) utcb: NonNull<Utcb>,
+    pub(crate) utcb_address: u64,
+    pub(crate) fpu: Option<NonNull<u8>>,
+    pub(crate) event: Option<Ref<Pt>>,
+    pub(crate) core: u8,
+    pub(crate) global: bool,
+    pub(crate) sp: u64,
+    pub(crate) ip: u64,
+}
+
+impl Ec {
+    /// An EC of that domain; a global one runs when it gets a scheduling context, a local one when it is called.
+    pub(crate) fn new(pd: &Pd, spaces: super::pd::Spaces, parts: Parts) -> Self {
+        let frame = Frame {
+            vector: if parts.global { FRESH } else { crate::arch::SYSCALL },
+            rip: parts.ip,
+            cs: USER_CS,
+            rflags: 0x202,
+            rsp: parts.sp,
+            ss: USER_SS,
+            ..Frame::default()
+        };
+        Self {
+            header: Header::new(Kind::Ec),
+            frame: core::cell::UnsafeCell::new(frame),
+            pd: Ref::of(pd),
+            objects: spaces.objects,
+            host: spaces.host,
+            ports: spaces.ports,
+            utcb: parts.utcb,
+            utcb_address: parts.utcb_address,
+            event: parts.event,
+            fpu: parts.fpu,
+            fs_base: Cell::new(0),
+            state: Cell::new(if parts.global { State::Running } else { State::Idle }),
+            resume: Cell::new(Resume::User),
+            caller: Cell::new(None),
+            callee: Cell::new(None),
+            sc: Cell::new(None),
+            helpers: List::new(),
+            waiting: List::new(),
+            semaphore: Cell::new(None),
+            vcpu: Cell::new(None),
+            queue: Link::new(),
+            timeout: Link::new(),
+            deadline: Cell::new(0),
+            core: parts.core,
+            global: parts.global,
+        }
+    }
+
+    /// Its registers. Only its core calls this, and while no other reference to them is in use.
+    #[inline]
+    #[expect(clippy::mut_from_ref, reason = "the frame belongs to the core, which runs one handler at a time")]
+    pub(crate) fn registers(&self) -> &mut Frame {
+        // SAFETY: the core that the EC belongs to runs one handler at a time, and handlers pass the frame on instead of
+        // getting it twice at once.
+        unsafe { &mut *self.frame.get() }
+    }
+
+    /// Puts the results of a hypercall into the registers.
+    #[inline]
+    pub(crate) fn answer(&self, status: Status, value: u64) {
+        let frame = self.registers();
+        frame.rax = status as u64;
+        frame.rdi = value;
+    }
+
+    /// Who runs when this EC has time: the end of the chain of callees.
+    pub(crate) fn leaf(&self) -> &Self {
+        let mut ec = self;
+        loop {
+            match (ec.state.get(), ec.callee.get()) {
+                (State::Calling | State::Faulted, Some(callee)) => {
+                    // SAFETY: a callee is severed from its caller before it goes.
+                    ec = unsafe { callee.as_ref() };
+                }
+                (State::Helping, Some(callee)) => {
+                    // SAFETY: as above.
+                    let callee = unsafe { callee.as_ref() };
+                    if callee.state.get() == State::Idle {
+                        return ec;
+                    }
+                    ec = callee;
+                }
+                _ => return ec,
+            }
+        }
+    }
+
+    /// Whether it can run now (a helper can: it tries again).
+    pub(crate) fn is_runnable(&self) -> bool {
+        matches!(self.state.get(), State::Running | State::Helping)
+    }
+
+    /// Ends a wait at a semaphore.
+    pub(crate) fn wake(&self, status: Status, value: u64) {
+        self.state.set(State::Running);
+        self.semaphore.set(None);
+        self.answer(status, value);
+        if self.deadline.get() != 0 {
+            self.deadline.set(0);
+            crate::sched::cancel_timeout(self);
+        }
+        self.unpark();
+    }
+
+    /// Lets all go on that waited for this EC to run again.
+    pub(crate) fn unpark(&self) {
+        while let Some(sc) = self.waiting.pop_front() {
+            // SAFETY: members of the list are alive.
+            let sc = unsafe { sc.as_ref() };
+            sc.parked.set(None);
+            crate::sched::enqueue(sc, false);
+        }
+    }
+
+    /// Cuts this EC off its caller, who gets `status`.
+    pub(crate) fn abort_caller(&self, status: Status) {
+        let Some(caller) = self.caller.take() else { return };
+        // SAFETY: a caller is severed from its callee before it goes.
+        let caller = unsafe { caller.as_ref() };
+        caller.callee.set(None);
+        if caller.state.get() == State::Faulted {
+            // Its exception will never be handled.
+            caller.state.set(State::Stopped);
+            caller.abort_caller(Status::Aborted);
+            return;
+        }
+        caller.state.set(State::Running);
+        caller.answer(status, 0);
+    }
+
+    /// Ends helping, if it does: it will try its call again.
+    pub(crate) fn stop_helping(&self) {
+        if self.state.get() != State::Helping {
+            return;
+        }
+        if let Some(callee) = self.callee.take() {
+            // SAFETY: an EC ends all helping of it before it goes.
+            unsafe { callee.as_ref() }.helpers.remove(self);
+        }
+        self.state.set(State::Running);
+    }
+
+    /// Stops it for good and cuts all ties.
+    pub(crate) fn kill(&self) {
+        let leaf = NonNull::from(self.leaf());
+        let state = self.state.get();
+        self.stop_helping();
+        self.state.set(State::Stopped);
+        if let Some(sm) = self.semaphore.take() {
+            // SAFETY: a semaphore lets all who wait go before it goes.
+            unsafe { sm.as_ref() }.queue.remove(self);
+        }
+        if self.deadline.replace(0) != 0 {
+            crate::sched::cancel_timeout(self);
+        }
+        if let (State::Calling | State::Faulted, Some(callee)) = (state, self.callee.take()) {
+            // SAFETY: a callee is severed from its caller before it goes.
+            unsafe { callee.as_ref() }.caller.set(None);
+        }
+        self.abort_caller(Status::Aborted);
+        crate::guest::abandon(self);
+        while let Some(helper) = self.helpers.first() {
+            // SAFETY: members of the list are alive.
+            unsafe { helper.as_ref() }.stop_helping();
+        }
+        // Whoever's time waited for the end of a chain that is cut now has to look again.
+        // SAFETY: nothing was freed since; memory returns when the hypercall is over.
+        unsafe { leaf.as_ref() }.unpark();
+        self.unpark();
+        crate::percore::core().request(crate::percore::RESCHEDULE);
+    }
+}
+
+impl Drop for Ec {
+    fn drop(&mut self) {
+        crate::percore::core().forget_fpu(crate::percore::FpuOwner::Ec(NonNull::from(&*self)));
+        self.host.unmap_frame(self.utcb_address, self.utcb.cast());
+        for frame in [Some(self.utcb.cast::<u8>()), self.fpu].into_iter().flatten() {
+            // SAFETY: the frames were taken for this EC from this payer, and nothing maps or uses them any more.
+            unsafe { self.pd.give(frame) };
+        }
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Kernel objects: what they have in common, and the references to them.
+//!
+//! Every object starts with a [`Header`]. It is *alive* until it is destroyed or the last reference goes; a destroyed object answers no
+//! look-up any more, is taken out of all queues at once, and its memory returns when the last reference goes. References
+//! ([`Ref`]) are counted; capabilities hold one each. Plain pointers ([`NonNull`]) between objects exist only where destruction
+//! of either side severs them (caller and callee, queues).
+//!
+//! Memory comes from the slabs of the protection domain that pays; each object keeps its payer alive, so that the budget it was
+//! charged to is there to be credited. Memory is given back by [`reap`], at a point where no hypercall is under way.
+
+pub(crate) mod ec;
+pub(crate) mod pd;
+pub(crate) mod pt;
+pub(crate) mod sc;
+pub(crate) mod sm;
+pub(crate) mod space;
+pub(crate) mod vcpu;
+
+pub(crate) use ec::Ec;
+pub(crate) use pd::Pd;
+pub(crate) use pt::Pt;
+pub(crate) use sc::Sc;
+pub(crate) use sm::Sm;
+pub(crate) use space::Space;
+pub(crate) use vcpu::Vcpu;
+
+use cloister_abi::cap::Kind;
+use cloister_abi::status::Status;
+use cloister_mechanism::Exhausted;
+use cloister_mechanism::list::{Link, Linked, List};
+use core::cell::Cell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
+use spin::Mutex;
+
+/// At the start of every object.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Header {
+    /// What look-ups see: the kind, or `Dead`.
+    kind: AtomicU8,
+    /// The kind, for ever.
+    class: Kind,
+    refs: AtomicU32,
+    payer: Cell<Option<NonNull<Pd>>>,
+    /// In the payer's list while alive, in the list of the dead when the last reference has gone.
+    link: Link<Header>,
+}
+
+/// Marks the list of what a PD pays for.
+#[derive(Debug)]
+pub(crate) struct Owned;
+/// Marks the list of objects whose memory can be given back.
+#[derive(Debug)]
+struct Unreferenced;
+
+impl Linked<Owned> for Header {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
+}
+impl Linked<Unreferenced> for Header {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
+}
+
+struct Graveyard(List<Header, Unreferenced>);
+// SAFETY: the list is behind a lock, and its members are owned by it.
+unsafe impl Send for Graveyard {}
+
+static GRAVEYARD: Mutex<Graveyard> = Mutex::new(Graveyard(List::new()));
+
+impl Header {
+    /// Header of a new object with one reference.
+    pub(crate) const fn new(class: Kind) -> Self {
+        Self {
+            kind: AtomicU8::new(class as u8),
+            class,
+            refs: AtomicU32::new(1),
+            payer: Cell::new(None),
+            link: Link::new(),
+        }
+    }
+
+    /// Whether the object was not destroyed.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.kind.load(Relaxed) != Kind::Dead as u8
+    }
+
+    /// Kind as a look-up sees it.
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.kind.load(Relaxed)
+    }
+
+    /// The PD that pays; none for what the kernel made at boot.
+    pub(crate) fn payer(&self) -> Option<&Pd> {
+        // SAFETY: each object holds a reference to its payer.
+        self.payer.get().map(|pd| unsafe { pd.as_ref() })
+    }
+
+    /// Takes one reference more.
+    #[inline]
+    pub(crate) fn acquire(&self) {
+        self.refs.fetch_add(1, Relaxed);
+    }
+
+    /// Lets one reference go.
+    #[inline]
+    pub(crate) fn release(&self) {
+        if self.refs.fetch_sub(1, Relaxed) == 1 {
+            self.bury();
+        }
+    }
+
+    #[cold]
+    fn bury(&self) {
+        destroy(self);
+        GRAVEYARD.lock().0.push_back(self);
+        crate::percore::core().request(crate::percore::REAP);
+    }
+}
+
+/// What can be an object. The header is the first field.
+///
+/// # Safety
+/// The type is `repr(C)` and starts with a [`Header`] of kind `KIND`.
+pub(crate) unsafe trait Object: Sized {
+    /// Kind of these objects.
+    const KIND: Kind;
+
+    /// The header.
+    #[inline]
+    fn header(&self) -> &Header {
+        // SAFETY: the trait's contract.
+        unsafe { &*core::ptr::from_ref(self).cast::<Header>() }
+    }
+}
+
+/// A counted reference.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Ref<T: Object>(NonNull<T>);
+
+impl<T: Object> Ref<T> {
+    /// Takes a counted reference to an object that is known to be there.
+    #[inline]
+    pub(crate) fn of(object: &T) -> Self {
+        object.header().acquire();
+        Self(NonNull::from(object))
+    }
+
+    /// The object's address, keeping the count: who takes it owes a release.
+    pub(crate) fn into_raw(self) -> NonNull<T> {
+        let raw = self.0;
+        core::mem::forget(self);
+        raw
+    }
+
+    /// Creates an object that `payer` pays for.
+    ///
+    /// # Errors
+    /// Memory could not be had; the value is dropped.
+    pub(crate) fn create(payer: &Pd, value: T) -> Result<Self, Status> {
+        let place = payer.allocate(size_of::<T>()).map_err(status)?.cast::<T>();
+        // SAFETY: the slot is ours, aligned to 64 bytes and large enough.
+        unsafe { place.write(value) };
+        // SAFETY: just written.
+        let header = unsafe { place.as_ref() }.header();
+        payer.header().acquire();
+        header.payer.set(Some(NonNull::from(payer)));
+        payer.adopt(header);
+        Ok(Self(place))
+    }
+
+    /// The object behind the reference, as long as the caller knows it stays.
+    pub(crate) fn pointer(&self) -> NonNull<T> {
+        self.0
+    }
+}
+
+impl<T: Object> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        Self::of(self)
+    }
+}
+
+impl<T: Object> Deref for Ref<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: the reference keeps the object's memory.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl<T: Object> Drop for Ref<T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.header().release();
+    }
+}
+
+/// Why memory could not be had, as a hypercall answers it.
+pub(crate) const fn status(why: Exhausted) -> Status {
+    match why {
+        Exhausted::Budget => Status::OutOfBudget,
+        Exhausted::Pool => Status::OutOfMemory,
+    }
+}
+
+/// The object as what it is.
+///
+/// # Safety
+/// `T` is the type of the header's class.
+unsafe fn cast<T: Object>(header: &Header) -> &T {
+    // SAFETY: the caller vouches for the type; a header is the first field of its object.
+    unsafe { &*core::ptr::from_ref(header).cast::<T>() }
+}
+
+/// Destroys an object: nobody finds it any more, it is out of all queues, who waits for it is told.
+pub(crate) fn destroy(header: &Header) {
+    if header.kind.swap(Kind::Dead as u8, Relaxed) == Kind::Dead as u8 {
+        return;
+    }
+    if let Some(payer) = header.payer() {
+        payer.disown(header);
+    }
+    // SAFETY: the class tells the type, for ever.
+    unsafe {
+        match header.class {
+            Kind::Ec => cast::<Ec>(header).kill(),
+            Kind::Sc => cast::<Sc>(header).kill(),
+            Kind::Sm => cast::<Sm>(header).kill(),
+            Kind::Pd => cast::<Pd>(header).kill(),
+            Kind::Pt | Kind::Vcpu | Kind::Space | Kind::Machine | Kind::Dead => {}
+        }
+    }
+}
+
+/// Gives back the memory of objects that nobody refers to any more. No reference of a hypercall may be in use.
+pub(crate) fn reap() {
+    loop {
+        let Some(header) = GRAVEYARD.lock().0.pop_front() else { return };
+        // SAFETY: members of the graveyard have no references, so they are ours alone.
+        let payer = unsafe { header.as_ref() }.payer.get();
+        // SAFETY: as above; the class tells the type.
+        let size = unsafe {
+            match header.as_ref().class {
+                Kind::Ec => finish::<Ec>(header),
+                Kind::Sc => finish::<Sc>(header),
+                Kind::Pt => finish::<Pt>(header),
+                Kind::Sm => finish::<Sm>(header),
+                Kind::Vcpu => finish::<Vcpu>(header),
+                Kind::Space => finish::<Space>(header),
+                Kind::Pd => finish::<Pd>(header),
+                Kind::Machine | Kind::Dead => 0,
+            }
+        };
+        let Some(payer) = payer else { continue };
+        // SAFETY: the object held a reference to its payer, which is let go only below.
+        let payer = unsafe { payer.as_ref() };
+        // SAFETY: the slot came from this payer with this size, and the object in it was dropped.
+        unsafe { payer.deallocate(header.cast(), size) };
+        payer.header().release();
+    }
+}
+
+/// Drops the object in place and answers its size.
+unsafe fn finish<T: Object>(header: NonNull<Header>) -> usize {
+    // SAFETY: the caller vouches for type and exclusivity.
+    unsafe { header.cast::<T>().drop_in_place() };
+    size_of::<T>()
+}

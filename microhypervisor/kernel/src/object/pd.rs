@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Protection domain (PD): pays for kernel memory, and has an object space, a host space and a port space.
+//!
+//! Everything that a PD pays for is in its list, so that destroying it destroys all of it, PDs below it included. Its spaces and
+//! it refer to each other; destruction cuts that.
+
+use super::{Header, Object, Owned, Ref, Space, destroy};
+use crate::memory::{self, POOL};
+use cloister_abi::cap::Kind;
+use cloister_mechanism::budget::Budget;
+use cloister_mechanism::list::List;
+use cloister_mechanism::radix::TableFrames;
+use cloister_mechanism::slab::Slab;
+use cloister_mechanism::{Exhausted, FRAME, Frames};
+use core::cell::RefCell;
+use core::ptr::NonNull;
+use spin::Mutex;
+
+/// Sizes of slots.
+const SLABS: [usize; 4] = [128, 192, 576, 1024];
+
+/// Most objects destroyed in one go.
+const BATCH: usize = 32;
+
+/// The spaces that every PD has.
+#[derive(Debug, Clone)]
+pub(crate) struct Spaces {
+    pub(crate) objects: Ref<Space>,
+    pub(crate) host: Ref<Space>,
+    pub(crate) ports: Ref<Space>,
+}
+
+/// Protection domain (PD).
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Pd {
+    header: Header,
+    budget: Budget,
+    lock: Mutex<()>,
+    slabs: [Slab; SLABS.len()],
+    owned: List<Header, Owned>,
+    spaces: RefCell<Option<Spaces>>,
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Pd {
+    const KIND: Kind = Kind::Pd;
+}
+
+const _: () = assert!(size_of::<Pd>() <= SLABS[2]);
+
+impl Pd {
+    /// A PD without spaces, whose budget was taken from somebody.
+    pub(crate) const fn new(budget: u64) -> Self {
+        Self {
+            header: Header::new(Kind::Pd),
+            budget: Budget::new(budget),
+            lock: Mutex::new(()),
+            slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2]), Slab::new(SLABS[3])],
+            owned: List::new(),
+            spaces: RefCell::new(None),
+        }
+    }
+
+    /// Its budget.
+    pub(crate) const fn budget(&self) -> &Budget {
+        &self.budget
+    }
+
+    /// Its spaces, none once it is destroyed.
+    pub(crate) fn spaces(&self) -> Option<Spaces> {
+        self.spaces.borrow().clone()
+    }
+
+    /// Gives it its spaces.
+    pub(crate) fn set_spaces(&self, spaces: Spaces) {
+        *self.spaces.borrow_mut() = Some(spaces);
+    }
+
+    fn slab(&self, size: usize) -> Option<&Slab> {
+        SLABS.iter().position(|slot| *slot >= size).and_then(|index| self.slabs.get(index))
+    }
+
+    /// Memory for an object.
+    pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<u8>, Exhausted> {
+        let slab = self.slab(size).ok_or(Exhausted::Pool)?;
+        let _guard = self.lock.lock();
+        slab.take(self)
+    }
+
+    /// Gives memory of an object back.
+    ///
+    /// # Safety
+    /// It came from `allocate` with that size, and nothing points to it.
+    pub(crate) unsafe fn deallocate(&self, place: NonNull<u8>, size: usize) {
+        let Some(slab) = self.slab(size) else { return };
+        let _guard = self.lock.lock();
+        // SAFETY: the caller vouches for the slot.
+        unsafe { slab.give(place, self) };
+    }
+
+    /// Puts an object on the list of what it pays for.
+    pub(crate) fn adopt(&self, object: &Header) {
+        let _guard = self.lock.lock();
+        self.owned.push_front(object);
+    }
+
+    /// Takes it off.
+    pub(crate) fn disown(&self, object: &Header) {
+        let _guard = self.lock.lock();
+        self.owned.remove(object);
+    }
+
+    /// Destroys some of what it pays for, PDs below it from the innermost outwards. Answers whether there is more.
+    pub(crate) fn dismantle(&self) -> bool {
+        for _ in 0..BATCH {
+            let Some(mut object) = self.owned.first() else {
+                // Capabilities go with the object space, page tables with the last reference to the host space.
+                drop(self.spaces.borrow_mut().take());
+                return false;
+            };
+            // SAFETY: members of the list are alive, and so are those of the lists of PDs in it.
+            while let Some(below) = unsafe { inner(object) } {
+                object = below;
+            }
+            // SAFETY: as above.
+            destroy(unsafe { object.as_ref() });
+        }
+        true
+    }
+
+    /// Destroys all it pays for, however long that takes: for the last reference going without a `Destroy` before.
+    pub(crate) fn kill(&self) {
+        while self.dismantle() {}
+        // What nobody can use any more goes back to who gave it; the rest when the last object has gone.
+        self.return_budget();
+    }
+
+    fn return_budget(&self) {
+        let free = self.budget.limit() - self.budget.used();
+        if let Some(parent) = self.header.payer() {
+            if self.budget.shrink(free).is_ok() {
+                parent.budget.grow(free);
+            }
+        }
+    }
+}
+
+impl Drop for Pd {
+    fn drop(&mut self) {
+        self.return_budget();
+    }
+}
+
+impl Frames for Pd {
+    fn take(&self) -> Result<NonNull<u8>, Exhausted> {
+        self.budget.charge(FRAME as u64)?;
+        POOL.take().inspect_err(|_| self.budget.credit(FRAME as u64))
+    }
+
+    unsafe fn give(&self, frame: NonNull<u8>) {
+        // SAFETY: the caller vouches for the frame.
+        unsafe { POOL.give(frame) };
+        self.budget.credit(FRAME as u64);
+    }
+}
+
+impl TableFrames for Pd {
+    fn physical(&self, frame: NonNull<u8>) -> u64 {
+        memory::physical(frame)
+    }
+
+    fn frame(&self, physical: u64) -> NonNull<u8> {
+        NonNull::new(memory::direct(physical)).unwrap_or(NonNull::dangling())
+    }
+}
+
+/// The first object that an object pays for, if it is a PD that still pays for some.
+///
+/// # Safety
+/// The object is alive.
+unsafe fn inner(object: NonNull<Header>) -> Option<NonNull<Header>> {
+    // SAFETY: the caller vouches for the object.
+    let header = unsafe { object.as_ref() };
+    if header.class != Kind::Pd {
+        return None;
+    }
+    // SAFETY: the class tells the type.
+    unsafe { super::cast::<Pd>(header) }.owned.first()
+}

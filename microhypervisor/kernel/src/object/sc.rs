@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Scheduling context (SC): priority, time slice, time used. Bound to one global EC for life; what runs on its time is that EC, or who
+//! that EC waits for (see [`Ec::leaf`]).
+
+use super::{Ec, Header, Object, Ref};
+use cloister_abi::cap::Kind;
+use cloister_mechanism::list::{Link, Linked};
+use cloister_mechanism::ready::Ready;
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+/// Scheduling context (SC).
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Sc {
+    header: Header,
+    /// The EC whose time this is.
+    pub(crate) ec: Ref<Ec>,
+    /// Time slice, ticks.
+    pub(crate) quantum: u64,
+    /// What is left of the slice, ticks.
+    pub(crate) left: Cell<u64>,
+    /// Time used, ticks.
+    pub(crate) used: Cell<u64>,
+    /// In a run queue, or in the list of a blocked EC.
+    link: Link<Sc>,
+    /// Blocked EC in whose list it is.
+    pub(crate) parked: Cell<Option<NonNull<Ec>>>,
+    /// Priority.
+    pub(crate) priority: u8,
+    /// In the run queue.
+    pub(crate) queued: Cell<bool>,
+}
+
+/// Marks the list of SCs that wait for an EC to run again.
+#[derive(Debug)]
+pub(crate) struct Parked;
+
+impl Linked<Ready> for Sc {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
+}
+impl Linked<Parked> for Sc {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Sc {
+    const KIND: Kind = Kind::Sc;
+}
+
+const _: () = assert!(size_of::<Sc>() <= 192);
+
+impl Sc {
+    /// A scheduling context that is in no queue yet.
+    pub(crate) const fn new(ec: Ref<Ec>, priority: u8, quantum: u64) -> Self {
+        Self {
+            header: Header::new(Kind::Sc),
+            ec,
+            quantum,
+            left: Cell::new(quantum),
+            used: Cell::new(0),
+            link: Link::new(),
+            parked: Cell::new(None),
+            priority,
+            queued: Cell::new(false),
+        }
+    }
+
+    /// Takes it out of every queue; its EC has no time any more.
+    pub(crate) fn kill(&self) {
+        if let Some(ec) = self.parked.take() {
+            // SAFETY: an EC that is destroyed lets all go that are parked with it.
+            unsafe { ec.as_ref() }.waiting.remove(self);
+        }
+        self.ec.sc.set(None);
+        crate::sched::forget(self);
+    }
+}

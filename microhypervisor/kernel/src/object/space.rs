@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Spaces: what capabilities, memory and ports are delegated from and to.
+//!
+//! An object space is a two-level table of capabilities, each one word: the object's address with the permissions in its low
+//! bits. Memory spaces are page tables. The port space of a component is a bitmap. The machine's own memory and ports are spaces
+//! too, of which only the root task has capabilities and which can only be taken from.
+//!
+//! The tables of a space are paid by the space's payer. Look-ups take no lock; changes take the space's.
+
+use super::{Header, Object, status};
+use crate::arch::paging::{self, Guest, Host};
+use crate::memory::physical;
+use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
+use cloister_abi::status::Status;
+use cloister_mechanism::radix::{Leaf, MapError, PageTable};
+use cloister_mechanism::{FRAME, Frames};
+use core::cell::Cell;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering};
+use spin::Mutex;
+
+/// Capabilities or pointers in one frame.
+const SLOTS: usize = FRAME / 8;
+const PERMS: u64 = 0x1f;
+
+type Slots = [AtomicU64; SLOTS];
+
+/// What a space is made of.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// Capabilities.
+    Objects(NonNull<Slots>),
+    /// Memory of a component.
+    Host(PageTable<Host>),
+    /// Memory of a guest.
+    Guest(PageTable<Guest>),
+    /// Ports of a component: two frames of bits, 0 for allowed, made when the first port comes.
+    Ports(Cell<Option<[NonNull<u8>; 2]>>),
+    /// All physical memory that is not the kernel's: the range of the kernel's image and of its pool are left out.
+    MachineMemory([(u64, u64); 2]),
+    /// All ports that are not the kernel's.
+    MachinePorts,
+}
+
+/// A space.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Space {
+    header: Header,
+    lock: Mutex<()>,
+    pub(crate) content: Content,
+    /// Guest: counts how often translations were removed, so that each VCPU knows whether it has seen all.
+    pub(crate) generation: Cell<u64>,
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Space {
+    const KIND: Kind = Kind::Space;
+}
+
+const _: () = assert!(size_of::<Space>() <= 128);
+
+fn map_status(why: MapError) -> Status {
+    match why {
+        MapError::Exhausted(why) => status(why),
+        MapError::Occupied => Status::Busy,
+        MapError::Range => Status::BadParameter,
+    }
+}
+
+impl Space {
+    /// A space of that content; its root frames are the space's from now on.
+    pub(crate) const fn new(content: Content) -> Self {
+        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: Cell::new(1) }
+    }
+
+    /// Physical address of the page-table root of a host or guest space.
+    #[inline]
+    pub(crate) fn root(&self) -> u64 {
+        match &self.content {
+            Content::Host(table) => physical(table.root()),
+            Content::Guest(table) => physical(table.root()),
+            _ => 0,
+        }
+    }
+
+    // ---- capabilities
+
+    #[inline]
+    fn slot(&self, sel: Selector) -> Option<&AtomicU64> {
+        let Content::Objects(root) = &self.content else { return None };
+        if sel >= SELECTORS {
+            return None;
+        }
+        // SAFETY: the root frame is the space's for its life.
+        let entry = unsafe { root.as_ref() }[sel as usize / SLOTS].load(Ordering::Acquire);
+        let table: *const Slots = core::ptr::with_exposed_provenance(entry as usize);
+        // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
+        unsafe { table.as_ref() }.map(|slots| &slots[sel as usize % SLOTS])
+    }
+
+    /// The object of that type at a selector, alive and with these permissions.
+    #[inline]
+    pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
+        let Some(slot) = self.slot(sel) else { return Err(Status::BadCapability) };
+        let cap = slot.load(Ordering::Acquire);
+        let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+        // SAFETY: a capability holds a reference to its object.
+        match unsafe { header.as_ref() } {
+            Some(header)
+                if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) =>
+            {
+                // SAFETY: the kind tells the type.
+                Ok(unsafe { super::cast::<T>(header) })
+            }
+            _ => Err(Status::BadCapability),
+        }
+    }
+
+    /// The capability at a selector, whatever it is, if its object is alive.
+    pub(crate) fn capability(&self, sel: Selector) -> Option<(&Header, Perms)> {
+        let cap = self.slot(sel)?.load(Ordering::Acquire);
+        let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+        // SAFETY: a capability holds a reference to its object.
+        let header = unsafe { header.as_ref() }?;
+        header.is_alive().then(|| (header, Perms::from_bits_truncate((cap & PERMS) as u8)))
+    }
+
+    /// Makes sure that a selector has a place.
+    pub(crate) fn prepare(&self, sel: Selector) -> Result<(), Status> {
+        let Content::Objects(root) = &self.content else { return Err(Status::BadCapability) };
+        if sel >= SELECTORS {
+            return Err(Status::BadParameter);
+        }
+        if self.slot(sel).is_some() {
+            return Ok(());
+        }
+        let payer = self.header.payer().ok_or(Status::BadCapability)?;
+        let _guard = self.lock.lock();
+        let frame = payer.take_zeroed().map_err(status)?;
+        // SAFETY: the root frame is the space's for its life.
+        let slots = unsafe { root.as_ref() };
+        slots[sel as usize / SLOTS].store(frame.as_ptr().expose_provenance() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts a capability at a selector, which takes over a reference that was acquired for it. What was there is dropped.
+    ///
+    /// # Errors
+    /// There is no room; the reference is released.
+    pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
+        let placed = self.prepare(sel);
+        match (placed, self.slot(sel)) {
+            (Ok(()), Some(slot)) => {
+                let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
+                release(slot.swap(cap, Ordering::AcqRel));
+                Ok(())
+            }
+            (result, _) => {
+                header.release();
+                Err(result.err().unwrap_or(Status::BadParameter))
+            }
+        }
+    }
+
+    /// Removes the capability at a selector.
+    pub(crate) fn remove(&self, sel: Selector) {
+        if let Some(slot) = self.slot(sel) {
+            release(slot.swap(0, Ordering::AcqRel));
+        }
+    }
+
+    // ---- memory
+
+    /// What is mapped at a page address, with what may be done there.
+    pub(crate) fn page(&self, address: u64) -> Option<Leaf> {
+        let payer = self.header.payer()?;
+        match &self.content {
+            Content::Host(table) => table.lookup(payer, address),
+            Content::Guest(table) => table.lookup(payer, address),
+            _ => None,
+        }
+    }
+
+    /// Maps a range: `page` gives physical address and attribute bits by offset.
+    pub(crate) fn map(&self, virt: u64, order: u32, page: impl Fn(u64) -> Option<(u64, u64)>) -> Result<(), Status> {
+        let payer = self.header.payer().ok_or(Status::BadCapability)?;
+        let _guard = self.lock.lock();
+        match &self.content {
+            Content::Host(table) => table.map(payer, virt, order, page).map_err(map_status),
+            Content::Guest(table) => table.map(payer, virt, order, page).map_err(map_status),
+            _ => Err(Status::BadCapability),
+        }
+    }
+
+    /// Unmaps a range.
+    pub(crate) fn unmap(&self, virt: u64, order: u32) -> Result<(), Status> {
+        let payer = self.header.payer().ok_or(Status::BadCapability)?;
+        let _guard = self.lock.lock();
+        let removed = match &self.content {
+            Content::Host(table) => table.unmap(payer, virt, order).map_err(map_status)?,
+            Content::Guest(table) => table.unmap(payer, virt, order).map_err(map_status)?,
+            _ => return Err(Status::BadCapability),
+        };
+        if removed {
+            self.generation.set(self.generation.get() + 1);
+            crate::percore::core().flush_if_current(self);
+        }
+        Ok(())
+    }
+
+    /// Maps a frame of the kernel's that a component shares (UTCB, state page), readable and writable.
+    pub(crate) fn map_frame(&self, virt: u64, frame: NonNull<u8>) -> Result<(), Status> {
+        let bits = paging::attributes(Access::READ | Access::WRITE, false).ok_or(Status::BadParameter)?;
+        if virt >= cloister_abi::USER_END {
+            return Err(Status::BadParameter);
+        }
+        self.map(virt, 0, |_| Some((physical(frame), bits | paging::KERNEL_FRAME)))
+    }
+
+    /// Unmaps such a frame, if it is what is mapped there.
+    pub(crate) fn unmap_frame(&self, virt: u64, frame: NonNull<u8>) {
+        if self.page(virt).is_some_and(|leaf| leaf.address == physical(frame)) {
+            let _ = self.unmap(virt, 0);
+        }
+    }
+
+    // ---- ports
+
+    /// Bitmap of the ports, if there is one.
+    pub(crate) fn port_bitmap(&self) -> Option<[NonNull<u8>; 2]> {
+        match &self.content {
+            Content::Ports(bitmap) => bitmap.get(),
+            _ => None,
+        }
+    }
+
+    /// Allows or forbids a port.
+    pub(crate) fn set_port(&self, port: u16, allowed: bool) -> Result<(), Status> {
+        let Content::Ports(bitmap) = &self.content else { return Err(Status::BadCapability) };
+        let payer = self.header.payer().ok_or(Status::BadCapability)?;
+        let _guard = self.lock.lock();
+        let frames = match bitmap.get() {
+            Some(frames) => frames,
+            None if !allowed => return Ok(()),
+            None => {
+                let low = payer.take().map_err(status)?;
+                // SAFETY: taken just now and not used.
+                let high = payer.take().inspect_err(|_| unsafe { payer.give(low) }).map_err(status)?;
+                for frame in [low, high] {
+                    // SAFETY: the frames are ours.
+                    unsafe { frame.write_bytes(0xff, FRAME) };
+                }
+                bitmap.set(Some([low, high]));
+                [low, high]
+            }
+        };
+        let bit = 1u8 << (port % 8);
+        let offset = usize::from(port) / 8;
+        // SAFETY: the offset is below two frames.
+        let byte = unsafe { frames[offset / FRAME].add(offset % FRAME) };
+        // SAFETY: as above.
+        let old = unsafe { byte.read() };
+        // SAFETY: as above.
+        unsafe { byte.write(if allowed { old & !bit } else { old | bit }) };
+        Ok(())
+    }
+}
+
+fn release(cap: u64) {
+    let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+    // SAFETY: a capability holds a reference to its object.
+    if let Some(header) = unsafe { header.as_ref() } {
+        header.release();
+    }
+}
+
+impl Drop for Space {
+    fn drop(&mut self) {
+        let Some(payer) = self.header.payer() else { return };
+        match &self.content {
+            Content::Objects(root) => {
+                // SAFETY: nobody refers to the space any more.
+                for entry in unsafe { root.as_ref() } {
+                    let table: *mut Slots =
+                        core::ptr::with_exposed_provenance_mut(entry.load(Ordering::Relaxed) as usize);
+                    let Some(table) = NonNull::new(table) else { continue };
+                    // SAFETY: entries are frames of the space.
+                    unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.load(Ordering::Relaxed)));
+                    // SAFETY: nobody refers to the frame any more.
+                    unsafe { payer.give(table.cast()) };
+                }
+                // SAFETY: as above.
+                unsafe { payer.give(root.cast()) };
+            }
+            Content::Host(table) => {
+                table.clear(payer);
+                // SAFETY: the root is not active: whoever ran in this space is gone.
+                unsafe { payer.give(table.root()) };
+            }
+            Content::Guest(table) => {
+                table.clear(payer);
+                // SAFETY: as above.
+                unsafe { payer.give(table.root()) };
+            }
+            Content::Ports(bitmap) => {
+                crate::percore::core().forget_ports(self);
+                for frame in bitmap.get().into_iter().flatten() {
+                    // SAFETY: nobody refers to the frames any more.
+                    unsafe { payer.give(frame) };
+                }
+            }
+            Content::MachineMemory(_) | Content::MachinePorts => {}
+        }
+    }
+}

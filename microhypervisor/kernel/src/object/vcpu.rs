@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Virtual CPU (VCPU): the guest's registers in the processor's format, and the state page that its monitor sees. Run by
+//! [`crate::guest`].
+
+use super::{Ec, Header, Object, Pd, Ref, Space, status};
+use crate::arch::{cpu, fpu, guest};
+use crate::percore::{FpuOwner, core};
+use cloister_abi::arch::current::vcpu::VcpuState;
+use cloister_abi::cap::Kind;
+use cloister_abi::status::Status;
+use cloister_mechanism::Frames;
+use core::cell::{Cell, UnsafeCell};
+use core::ptr::NonNull;
+
+/// Virtual CPU (VCPU).
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Vcpu {
+    header: Header,
+    /// The guest's memory.
+    pub(crate) guest: Ref<Space>,
+    host: Ref<Space>,
+    address: u64,
+    /// State page, as the kernel sees it.
+    pub(crate) page: NonNull<VcpuState>,
+    block: NonNull<u8>,
+    /// Floating-point state while it is not in the registers.
+    pub(crate) fpu: NonNull<u8>,
+    machine: UnsafeCell<guest::Cpu>,
+    tag: guest::Tag,
+    /// Generation of the guest space that the translation buffer has seen.
+    pub(crate) generation: Cell<u64>,
+    /// The EC that runs it.
+    pub(crate) runner: Cell<Option<NonNull<Ec>>>,
+    /// Asked to leave the guest.
+    pub(crate) kicked: Cell<bool>,
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Vcpu {
+    const KIND: Kind = Kind::Vcpu;
+}
+
+const _: () = assert!(size_of::<Vcpu>() <= 576);
+
+impl Vcpu {
+    /// A VCPU after RESET, whose state page is mapped into `host` at `address`. `payer` pays.
+    ///
+    /// # Errors
+    /// Memory could not be had, or something is mapped there.
+    pub(crate) fn create(payer: &Pd, guest: Ref<Space>, host: Ref<Space>, address: u64) -> Result<Ref<Self>, Status> {
+        let mut frames = [None; 3];
+        for index in 0..frames.len() {
+            match payer.take_zeroed() {
+                Ok(frame) => frames[index] = Some(frame),
+                Err(why) => {
+                    give(payer, &frames);
+                    return Err(status(why));
+                }
+            }
+        }
+        let [Some(page), Some(block), Some(area)] = frames else { return Err(Status::OutOfMemory) };
+        if let Err(why) = host.map_frame(address, page) {
+            give(payer, &frames);
+            return Err(why);
+        }
+        fpu::initialize(area);
+        let tag = guest::Tag::take();
+        // SAFETY: the block is this VCPU's own; the guest space outlives it.
+        let machine = unsafe { guest::new_cpu(block, guest.root(), &tag) };
+        let vcpu = Self {
+            header: Header::new(Kind::Vcpu),
+            guest,
+            host,
+            address,
+            page: page.cast(),
+            block,
+            fpu: area,
+            machine: UnsafeCell::new(machine),
+            tag,
+            generation: Cell::new(0),
+            runner: Cell::new(None),
+            kicked: Cell::new(false),
+        };
+        // From here on the VCPU owns the frames, but cannot give them back without a payer.
+        Ref::create(payer, vcpu).inspect_err(|_| give(payer, &frames))
+    }
+
+    /// The processor's side of it. Only the core that runs it calls this, one reference at a time.
+    #[expect(clippy::mut_from_ref, reason = "the VCPU belongs to its core, which runs one handler at a time")]
+    #[inline]
+    pub(crate) fn machine(&self) -> &mut guest::Cpu {
+        // SAFETY: as said above.
+        unsafe { &mut *self.machine.get() }
+    }
+
+    /// Whether its translations share a tag with those of others.
+    pub(crate) fn tag(&self) -> &guest::Tag {
+        &self.tag
+    }
+
+    /// Makes the floating-point registers the guest's.
+    #[inline]
+    pub(crate) fn take_fpu(&self) {
+        let core = core();
+        let owner = FpuOwner::Vcpu(NonNull::from(self));
+        if core.fpu_owner.get() != owner {
+            fpu::set_trap(false);
+            core.save_fpu();
+            // SAFETY: the area is the VCPU's own, initialized at creation; the trap is off.
+            unsafe { fpu::restore(self.fpu, cpu::xsave_mask()) };
+            core.fpu_owner.set(owner);
+            fpu::set_trap(true);
+        }
+    }
+
+    /// Saves the floating-point registers, which are the guest's. The trap must be off.
+    pub(crate) fn save_fpu(&self) {
+        // SAFETY: the area is the VCPU's own; the caller says that the trap is off.
+        unsafe { fpu::save(self.fpu, cpu::xsave_mask()) };
+    }
+}
+
+fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
+    for frame in frames.iter().flatten() {
+        // SAFETY: the frames were taken from this payer, and nothing uses them.
+        unsafe { payer.give(*frame) };
+    }
+}
+
+impl Drop for Vcpu {
+    fn drop(&mut self) {
+        core().forget_fpu(FpuOwner::Vcpu(NonNull::from(&*self)));
+        let frames = [Some(self.page.cast()), Some(self.block), Some(self.fpu)];
+        self.host.unmap_frame(self.address, self.page.cast());
+        if let Some(payer) = self.header.payer() {
+            give(payer, &frames);
+        }
+    }
+}

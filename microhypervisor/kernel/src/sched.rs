@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who runs next, and when the alarm rings.
+//!
+//! Fixed priorities, round robin within one by time slices, tickless: the alarm is armed for the soonest of the deadlines of waiting
+//! ECs, the deadline of the guest that runs, and, only if somebody of the same priority waits, the end of the time slice. The
+//! current SC is not in the run queue. What runs on an SC's time is the end of its EC's chain of callees; if that is blocked, the SC
+//! is parked with it.
+//!
+//! [`settle`] is the one place where the kernel decides what to return to; the fast paths (IPC, semaphores without waiting) do not
+//! come here.
+
+use crate::arch::{self, timer};
+use crate::object::ec::{Resume, State};
+use crate::object::{Ec, Object, Sc, reap};
+use crate::percore::{ALARM, Core, RESCHEDULE, core};
+use cloister_abi::status::Status;
+
+/// Puts an SC into the run queue; the current one gives way if its priority is lower.
+pub(crate) fn enqueue(sc: &Sc, front: bool) {
+    let core = core();
+    if !sc.header().is_alive() || sc.queued.get() || core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
+        return;
+    }
+    sc.queued.set(true);
+    core.ready.insert(sc, sc.priority, front);
+    match core.sc() {
+        Some(current) if current.priority > sc.priority => {}
+        // Same priority: the time slice counts from now on.
+        Some(current) if current.priority == sc.priority => core.request(ALARM),
+        _ => core.request(RESCHEDULE),
+    }
+}
+
+/// Takes an SC out of run queue and core, for good.
+pub(crate) fn forget(sc: &Sc) {
+    let core = core();
+    if sc.queued.replace(false) {
+        core.ready.remove(sc, sc.priority);
+    }
+    if core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
+        core.set_sc(None);
+        core.request(RESCHEDULE);
+    }
+}
+
+/// Lets an EC wait at most until `deadline`.
+pub(crate) fn set_timeout(ec: &Ec, deadline: u64) {
+    ec.deadline.set(deadline);
+    core().timeouts.insert(ec);
+}
+
+/// Takes an EC out of those that wait for a time.
+pub(crate) fn cancel_timeout(ec: &Ec) {
+    core().timeouts.remove(ec);
+}
+
+/// Stops the current EC where it is; somebody else is chosen.
+pub(crate) fn block() {
+    core().request(RESCHEDULE);
+}
+
+/// Books the time since the last booking to the current SC.
+fn account(core: &Core, now: u64) {
+    let spent = now.saturating_sub(core.since.replace(now));
+    if let Some(sc) = core.sc() {
+        sc.used.set(sc.used.get().saturating_add(spent));
+        sc.left.set(sc.left.get().saturating_sub(spent));
+    }
+}
+
+/// Time that an SC has used, up to now.
+pub(crate) fn time_used(sc: &Sc) -> u64 {
+    let core = core();
+    if core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
+        account(core, arch::cpu::ticks());
+    }
+    sc.used.get()
+}
+
+/// Ends the time slice of the current SC.
+pub(crate) fn yield_now() {
+    if let Some(sc) = core().sc() {
+        sc.left.set(0);
+    }
+    core().request(RESCHEDULE);
+}
+
+/// Wakes all whose deadline has passed.
+fn expire(core: &Core, now: u64) {
+    while let Some(ec) = core.timeouts.pop_expired(now) {
+        // SAFETY: members of the queue are alive.
+        let ec = unsafe { ec.as_ref() };
+        if let Some(sm) = ec.semaphore.get() {
+            // SAFETY: a semaphore lets all who wait go before it goes.
+            unsafe { sm.as_ref() }.queue.remove(ec);
+        }
+        ec.deadline.set(0);
+        ec.wake(Status::Timeout, 0);
+    }
+}
+
+/// Arms the alarm for what comes first. `guest` is the deadline of a guest that is about to run, 0 for none.
+pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
+    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX);
+    if guest != 0 {
+        next = next.min(guest);
+    }
+    if let Some(sc) = core.sc() {
+        if core.ready.is_waiting(sc.priority) {
+            next = next.min(now.saturating_add(sc.left.get()));
+        }
+    }
+    if next != core.armed.get() {
+        core.armed.set(next);
+        timer::arm(next, now);
+    }
+}
+
+/// The alarm rang: it is armed no more.
+pub(crate) fn alarm() {
+    core().armed.set(u64::MAX);
+    core().request(ALARM);
+}
+
+/// Chooses who runs.
+fn choose(core: &Core) {
+    let now = arch::cpu::ticks();
+    account(core, now);
+    if let Some(sc) = core.sc() {
+        core.set_sc(None);
+        let over = sc.left.get() == 0;
+        if over {
+            sc.left.set(sc.quantum);
+        }
+        if sc.header().is_alive() {
+            sc.queued.set(true);
+            core.ready.insert(sc, sc.priority, !over);
+        }
+    }
+    loop {
+        let Some(sc) = core.ready.pop() else {
+            idle(core);
+            continue;
+        };
+        // SAFETY: members of the run queue are alive.
+        let sc = unsafe { sc.as_ref() };
+        sc.queued.set(false);
+        let leaf = sc.ec.leaf();
+        if !leaf.is_runnable() {
+            sc.parked.set(Some(leaf.into()));
+            leaf.waiting.push_back(sc);
+            continue;
+        }
+        core.set_sc(Some(sc));
+        core.since.set(arch::cpu::ticks());
+        if leaf.state.get() == State::Helping {
+            leaf.stop_helping();
+            leaf.resume.set(Resume::Retry);
+        }
+        core.helping.set(is_helping(&sc.ec));
+        core.switch(leaf);
+        return;
+    }
+}
+
+/// Whether the chain of an EC has a link that is help rather than a call.
+fn is_helping(ec: &Ec) -> bool {
+    let mut ec = ec;
+    loop {
+        match (ec.state.get(), ec.callee.get()) {
+            (State::Helping, _) => return true,
+            // SAFETY: a callee is severed from its caller before it goes.
+            (State::Calling | State::Faulted, Some(callee)) => ec = unsafe { callee.as_ref() },
+            _ => return false,
+        }
+    }
+}
+
+/// Nobody is ready: gives memory back and waits for an interrupt.
+fn idle(core: &Core) {
+    core.leave();
+    reap();
+    let now = arch::cpu::ticks();
+    expire(core, now);
+    if core.ready.highest().is_some() {
+        return;
+    }
+    arm(core, now, 0);
+    arch::power::wait();
+    core.take_pending();
+    expire(core, arch::cpu::ticks());
+}
+
+/// Does all work that is pending, until the current EC can go on in user mode.
+#[cold]
+pub(crate) fn settle(core: &Core) {
+    loop {
+        let work = core.take_pending();
+        if work & ALARM != 0 {
+            let now = arch::cpu::ticks();
+            expire(core, now);
+            account(core, now);
+            if core.sc().is_none_or(|sc| sc.left.get() == 0) {
+                core.request(RESCHEDULE);
+            } else {
+                arm(core, now, 0);
+            }
+        }
+        let work = work | core.take_pending();
+        if work & RESCHEDULE != 0 || core.sc().is_none() || core.current().is_none_or(|ec| !ec.is_runnable()) {
+            choose(core);
+            arm(core, arch::cpu::ticks(), 0);
+        }
+        reap();
+        let Some(ec) = core.current() else { continue };
+        match ec.resume.get() {
+            Resume::User => {}
+            Resume::Retry => {
+                ec.resume.set(Resume::User);
+                crate::syscall::dispatch(core, ec, ec.registers());
+            }
+            Resume::Guest => crate::guest::run(core, ec),
+        }
+        if !core.is_pending() {
+            return;
+        }
+    }
+}
+
+/// [`settle`] for the entry code, at boot.
+pub(crate) extern "C" fn settle_here() {
+    core().request(RESCHEDULE);
+    settle(core());
+}

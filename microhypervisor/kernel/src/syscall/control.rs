@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Destruction, budgets, time, interrupts, the machine.
+
+use super::{Answer, lookup};
+use crate::arch::power;
+use crate::memory::{POOL, pool_size};
+use crate::object::{Ec, Header, Object, Pd, Sc, Sm, destroy as destroy_object, status};
+use crate::{interrupt, sched};
+use cloister_abi::cap::{Kind, Perms};
+use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp};
+use cloister_abi::status::Status;
+use cloister_abi::utcb::WORDS;
+use cloister_mechanism::FRAME;
+
+/// The machine as an object: stands for the right to its interrupts, its power and its console.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Machine {
+    header: Header,
+}
+
+// SAFETY: `repr(C)`, header first.
+unsafe impl Object for Machine {
+    const KIND: Kind = Kind::Machine;
+}
+
+impl Machine {
+    /// The machine.
+    pub(crate) const fn new() -> Self {
+        Self { header: Header::new(Kind::Machine) }
+    }
+}
+
+pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
+    let (header, perms) = ec.objects.capability(call.sel).ok_or(Status::BadCapability)?;
+    if !perms.contains(Perms::CTRL) || header.kind() == Kind::Machine as u8 {
+        return Err(Status::BadCapability);
+    }
+    if let Ok(pd) = lookup::<Pd>(ec, call.sel, Perms::CTRL) {
+        if core::ptr::eq(pd, &*ec.pd) {
+            // Nobody saws off the branch it sits on: whoever created a PD destroys it.
+            return Err(Status::BadParameter);
+        }
+        if pd.dismantle() {
+            return Err(Status::Again);
+        }
+    }
+    destroy_object(header);
+    ec.objects.remove(call.sel);
+    Ok((0, 0))
+}
+
+pub(super) fn move_budget(ec: &Ec, call: &abi::MoveBudget) -> Answer {
+    let from = lookup::<Pd>(ec, call.from, Perms::PD_CHILDREN)?;
+    let to = lookup::<Pd>(ec, call.to, Perms::CTRL)?;
+    from.budget().shrink(call.bytes).map_err(status)?;
+    to.budget().grow(call.bytes);
+    Ok((0, 0))
+}
+
+pub(super) fn pd_info(ec: &Ec, call: &abi::PdInfo) -> Answer {
+    let pd = lookup::<Pd>(ec, call.pd, Perms::CTRL)?;
+    Ok((pd.budget().limit(), pd.budget().used()))
+}
+
+pub(super) fn sc_time(ec: &Ec, call: &abi::ScTime) -> Answer {
+    let sc = lookup::<Sc>(ec, call.sc, Perms::CTRL)?;
+    Ok((sched::time_used(sc), 0))
+}
+
+pub(super) fn irq_bind(ec: &Ec, call: &abi::IrqBind) -> Answer {
+    lookup::<Machine>(ec, call.machine, Perms::MACHINE_IRQ)?;
+    let sm = lookup::<Sm>(ec, call.sm, Perms::SM_BIND)?;
+    let flags = IrqFlags::from_bits(call.flags & !0xff00).ok_or(Status::BadParameter)?;
+    if call.flags >> 8 & 0xff != 0 {
+        return Err(Status::BadCore);
+    }
+    interrupt::bind(call.gsi, sm, flags)?;
+    Ok((0, 0))
+}
+
+pub(super) fn irq_ack(ec: &Ec, call: &abi::IrqAck) -> Answer {
+    let sm = lookup::<Sm>(ec, call.sm, Perms::SM_DOWN)?;
+    interrupt::acknowledge(sm)?;
+    Ok((0, 0))
+}
+
+pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
+    let operation = MachineOp::from_raw(call.operation).ok_or(Status::BadParameter)?;
+    let needed = match operation {
+        MachineOp::PowerOff | MachineOp::Reset => Perms::MACHINE_POWER,
+        MachineOp::Console => Perms::MACHINE_CONSOLE,
+        MachineOp::Memory => Perms::CTRL,
+    };
+    lookup::<Machine>(ec, call.machine, needed)?;
+    match operation {
+        MachineOp::PowerOff => power::off(call.value),
+        MachineOp::Reset => power::reset(),
+        MachineOp::Memory => Ok((pool_size(), POOL.available() * FRAME as u64)),
+        MachineOp::Console => {
+            if call.value > 8 * WORDS as u64 {
+                return Err(Status::BadParameter);
+            }
+            // SAFETY: the UTCB is a frame of the kernel's; the length was checked.
+            let words = unsafe { &raw const (*ec.utcb.as_ptr()).words }.cast::<u8>();
+            for index in 0..call.value as usize {
+                // SAFETY: as above; read by value.
+                crate::console::put(unsafe { words.add(index).read_volatile() });
+            }
+            Ok((0, 0))
+        }
+    }
+}

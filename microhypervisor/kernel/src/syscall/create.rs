@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Creation of objects. Each is paid by the PD that the call names; the new capability has all permissions.
+
+use super::{Answer, lookup};
+use crate::arch::{fpu, timer};
+use crate::object::ec::Parts;
+use crate::object::pd::Spaces;
+use crate::object::space::Content;
+use crate::object::{Ec, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
+use crate::{arch::paging, sched};
+use cloister_abi::cap::{NONE, Perms, Selector, SpaceKind};
+use cloister_abi::hypercall as abi;
+use cloister_abi::hypercall::EcFlags;
+use cloister_abi::status::Status;
+use cloister_abi::{PAGE_SIZE, PRIORITIES, USER_END};
+use cloister_mechanism::Frames;
+use cloister_mechanism::radix::PageTable;
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+/// Puts a new object into the caller's object space. If there is no room, the object goes.
+fn place<T: Object>(ec: &Ec, selector: Selector, object: Ref<T>) -> Result<(), Status> {
+    let raw = object.into_raw();
+    // SAFETY: the reference that `into_raw` kept is what the capability takes over.
+    ec.objects.insert(selector, unsafe { raw.as_ref() }.header(), Perms::ALL)
+}
+
+fn user_page(address: u64) -> Result<(), Status> {
+    let ok = address % PAGE_SIZE as u64 == 0 && address != 0 && address < USER_END;
+    ok.then_some(()).ok_or(Status::BadParameter)
+}
+
+fn user_address(address: u64) -> Result<(), Status> {
+    (address < USER_END).then_some(()).ok_or(Status::BadParameter)
+}
+
+/// A space with a root frame that `payer` pays for.
+pub(crate) fn new_space(payer: &Pd, content: impl FnOnce(NonNull<u8>) -> Content) -> Result<Ref<Space>, Status> {
+    let root = payer.take_zeroed().map_err(status)?;
+    // A space that could not be created gives its root back itself only once it has a payer.
+    Ref::create(payer, Space::new(content(root))).inspect_err(|_| {
+        // SAFETY: the root was taken above and the space that had it is gone.
+        unsafe { payer.give(root) };
+    })
+}
+
+fn host_space(payer: &Pd) -> Result<Ref<Space>, Status> {
+    new_space(payer, |root| {
+        paging::share_kernel_half(root);
+        // SAFETY: the frame is the space's from now on.
+        Content::Host(unsafe { PageTable::new(root) })
+    })
+}
+
+/// The spaces of a new PD, paid by itself.
+pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
+    let spaces = Spaces {
+        objects: new_space(pd, |root| Content::Objects(root.cast()))?,
+        host: host_space(pd)?,
+        ports: Ref::create(pd, Space::new(Content::Ports(Cell::new(None))))?,
+    };
+    pd.set_spaces(spaces.clone());
+    Ok(spaces)
+}
+
+pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CHILDREN)?;
+    let last = call.sel.checked_add(3).ok_or(Status::BadParameter)?;
+    for selector in call.sel..=last {
+        ec.objects.prepare(selector)?;
+    }
+    payer.budget().shrink(call.budget).map_err(status)?;
+    let child = match Ref::create(payer, Pd::new(call.budget)) {
+        Ok(child) => child,
+        Err(why) => {
+            payer.budget().grow(call.budget);
+            return Err(why);
+        }
+    };
+    let spaces = match spaces(&child) {
+        Ok(spaces) => spaces,
+        Err(why) => {
+            crate::object::destroy(child.header());
+            return Err(why);
+        }
+    };
+    place(ec, call.sel, child)?;
+    place(ec, call.sel + 1, spaces.objects)?;
+    place(ec, call.sel + 2, spaces.host)?;
+    place(ec, call.sel + 3, spaces.ports)?;
+    Ok((0, 0))
+}
+
+pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
+    let kind = SpaceKind::from_raw(call.kind).ok_or(Status::BadParameter)?;
+    ec.objects.prepare(call.sel)?;
+    let space = match kind {
+        // SAFETY: the frame is the space's from now on.
+        SpaceKind::Guest => new_space(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
+        // A PD has its own; DMA and MSR spaces need machinery that is not here yet.
+        SpaceKind::Object | SpaceKind::Host | SpaceKind::Pio => return Err(Status::BadParameter),
+        SpaceKind::Dma | SpaceKind::Msr => return Err(Status::BadFeature),
+    };
+    place(ec, call.sel, space)?;
+    Ok((0, 0))
+}
+
+pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
+    let pd = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
+    let flags = call.ec_flags().ok_or(Status::BadParameter)?;
+    user_page(call.utcb)?;
+    user_address(call.sp)?;
+    user_address(call.ip)?;
+    if call.core() != 0 {
+        return Err(Status::BadCore);
+    }
+    let event = match call.event() {
+        NONE => None,
+        selector => Some(Ref::of(lookup::<Pt>(ec, selector, Perms::PT_EVENT)?)),
+    };
+    ec.objects.prepare(call.sel)?;
+    let spaces = pd.spaces().ok_or(Status::BadCapability)?;
+    let new = assemble(pd, spaces, flags, call, event)?;
+    place(ec, call.sel, new)?;
+    Ok((0, 0))
+}
+
+/// Takes what an EC needs, and gives it back if something is missing.
+fn assemble(
+    pd: &Pd,
+    spaces: Spaces,
+    flags: EcFlags,
+    call: &abi::CreateEc,
+    event: Option<Ref<Pt>>,
+) -> Result<Ref<Ec>, Status> {
+    let utcb = pd.take_zeroed().map_err(status)?;
+    let give_back = |frame: NonNull<u8>| {
+        // SAFETY: the frame was taken above and nothing uses it.
+        unsafe { pd.give(frame) };
+    };
+    let fpu = match flags.contains(EcFlags::FPU).then(|| pd.take_zeroed()).transpose() {
+        Ok(area) => area,
+        Err(why) => {
+            give_back(utcb);
+            return Err(status(why));
+        }
+    };
+    let host = spaces.host.clone();
+    let undo = |why: Status| {
+        give_back(utcb);
+        fpu.into_iter().for_each(give_back);
+        why
+    };
+    host.map_frame(call.utcb, utcb).map_err(undo)?;
+    if let Some(area) = fpu {
+        fpu::initialize(area);
+    }
+    // SAFETY: the frame is zeroed and a UTCB is as large; its first word is its own address.
+    unsafe { utcb.cast::<u64>().write(call.utcb) };
+    let parts = Parts {
+        utcb: utcb.cast(),
+        utcb_address: call.utcb,
+        fpu,
+        event,
+        core: call.core(),
+        global: flags.contains(EcFlags::GLOBAL),
+        sp: call.sp,
+        ip: call.ip,
+    };
+    // From here on the EC owns the frames: dropping it, as a failed creation does, unmaps and gives them back.
+    Ref::create(pd, Ec::new(pd, spaces, parts))
+}
+
+pub(super) fn sc(ec: &Ec, call: &abi::CreateSc) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
+    let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
+    if call.priority as usize >= PRIORITIES || call.quantum == 0 || !target.global {
+        return Err(Status::BadParameter);
+    }
+    if target.sc.get().is_some() {
+        return Err(Status::Busy);
+    }
+    ec.objects.prepare(call.sel)?;
+    let quantum = timer::from_micros(call.quantum).max(1);
+    let sc = Ref::create(payer, Sc::new(Ref::of(target), call.priority as u8, quantum))?;
+    target.sc.set(Some(sc.pointer()));
+    sched::enqueue(&sc, false);
+    place(ec, call.sel, sc)?;
+    Ok((0, 0))
+}
+
+pub(super) fn pt(ec: &Ec, call: &abi::CreatePt) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_OBJECTS)?;
+    let target = lookup::<Ec>(ec, call.ec, Perms::EC_PORTALS)?;
+    user_address(call.ip)?;
+    if target.global {
+        return Err(Status::BadParameter);
+    }
+    let portal = Ref::create(payer, Pt::new(Ref::of(target), call.ip, call.id))?;
+    place(ec, call.sel, portal)?;
+    Ok((0, 0))
+}
+
+pub(super) fn sm(ec: &Ec, call: &abi::CreateSm) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_OBJECTS)?;
+    let semaphore = if call.target == NONE {
+        if call.bit != 0 {
+            return Err(Status::BadParameter);
+        }
+        Sm::new(call.count, None, 0)
+    } else {
+        let target = lookup::<Sm>(ec, call.target, Perms::SM_BIND)?;
+        if call.count != 0 || call.bit >= 64 || target.target.is_some() {
+            return Err(Status::BadParameter);
+        }
+        Sm::new(0, Some(Ref::of(target)), 1 << call.bit)
+    };
+    let semaphore = Ref::create(payer, semaphore)?;
+    place(ec, call.sel, semaphore)?;
+    Ok((0, 0))
+}
+
+pub(super) fn vcpu(ec: &Ec, call: &abi::CreateVcpu) -> Answer {
+    let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
+    let guest = lookup::<Space>(ec, call.guest, Perms::SPACE_ASSIGN)?;
+    let host = lookup::<Space>(ec, call.host, Perms::SPACE_GRANT)?;
+    user_page(call.address)?;
+    if !crate::arch::guest::is_supported() {
+        return Err(Status::BadFeature);
+    }
+    if !matches!(guest.content, Content::Guest(_)) || !matches!(host.content, Content::Host(_)) {
+        return Err(Status::BadCapability);
+    }
+    if call.core != 0 {
+        return Err(Status::BadCore);
+    }
+    ec.objects.prepare(call.sel)?;
+    let vcpu = Vcpu::create(payer, Ref::of(guest), Ref::of(host), call.address)?;
+    place(ec, call.sel, vcpu)?;
+    Ok((0, 0))
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Delegation between spaces, and its reverse. There is no record of who got what from whom: whoever delegates memory knows it (core's
+//! region maps), and a capability can only be taken back from the space it was put into.
+
+use super::{Answer, lookup};
+use crate::arch::cpu::{self, feature};
+use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
+use crate::object::space::Content;
+use crate::object::{Ec, Space};
+use crate::percore::Core;
+use cloister_abi::cap::{Access, Perms, SELECTORS, Selector};
+use cloister_abi::hypercall as abi;
+use cloister_abi::status::Status;
+use cloister_abi::{PAGE_BITS, USER_END};
+
+/// Most units of capabilities or ports that one call handles, as log2.
+const SMALL_ORDER: u32 = 9;
+/// Largest range of memory that one call handles, as log2 of pages: 256 GiB in pages of 1 GiB.
+const MEMORY_ORDER: u32 = 26;
+
+pub(super) fn delegate(core: &Core, ec: &Ec, call: &abi::Delegate) -> Answer {
+    let src = lookup::<Space>(ec, call.src, Perms::SPACE_TAKE)?;
+    let dst = lookup::<Space>(ec, call.dst, Perms::SPACE_GRANT)?;
+    if call.order > MEMORY_ORDER || (call.src_base | call.dst_base) & ((1 << call.order) - 1) != 0 {
+        return Err(Status::BadParameter);
+    }
+    match (&src.content, &dst.content) {
+        (Content::Objects(_), Content::Objects(_)) => capabilities(src, dst, call),
+        (Content::MachineMemory(_) | Content::Host(_), Content::Host(_) | Content::Guest(_)) => memory(src, dst, call),
+        (Content::MachinePorts, Content::Ports(_)) => {
+            if call.src_base != call.dst_base || call.rights != 1 {
+                return Err(Status::BadParameter);
+            }
+            ports(core, dst, call.dst_base, call.order, true)
+        }
+        _ => Err(Status::BadCapability),
+    }
+}
+
+fn capabilities(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
+    let rights = u8::try_from(call.rights).ok().and_then(Perms::from_bits).ok_or(Status::BadParameter)?;
+    let (from, to) = (selectors(call.src_base, call.order)?, selectors(call.dst_base, call.order)?);
+    for (from, to) in from.zip(to) {
+        let Some((header, perms)) = src.capability(from) else {
+            if call.order == 0 {
+                return Err(Status::BadCapability);
+            }
+            continue;
+        };
+        header.acquire();
+        dst.insert(to, header, perms & rights)?;
+    }
+    Ok((0, 0))
+}
+
+/// The selectors of a range.
+fn selectors(base: u64, order: u32) -> Result<core::ops::Range<Selector>, Status> {
+    let count = 1u64 << order;
+    if order > SMALL_ORDER || base >= u64::from(SELECTORS) || base + count > u64::from(SELECTORS) {
+        return Err(Status::BadParameter);
+    }
+    Ok(base as Selector..(base + count) as Selector)
+}
+
+fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
+    let access = u8::try_from(call.rights).ok().and_then(Access::from_bits).ok_or(Status::BadParameter)?;
+    let guest = matches!(dst.content, Content::Guest(_));
+    let bits = attributes(access, guest).ok_or(Status::BadParameter)?;
+    let size = 1u64 << (call.order + PAGE_BITS);
+    let (from, to) = (bytes(call.src_base)?, bytes(call.dst_base)?);
+    if call.order >= 18 && !cpu::has(feature::PAGE_1G) {
+        return Err(Status::BadFeature);
+    }
+    if !guest && to + size > USER_END {
+        return Err(Status::BadParameter);
+    }
+    match &src.content {
+        Content::MachineMemory(kernel) => {
+            if kernel.iter().any(|(start, end)| from < *end && from + size > *start) {
+                return Err(Status::BadParameter);
+            }
+            dst.map(to, call.order, |offset| Some((from + offset, bits)))?;
+        }
+        _ => {
+            let level = call.order / 9;
+            dst.map(to, call.order, |offset| {
+                let leaf = src.page(from + offset)?;
+                let allowed = attributes(restrict(access, leaf.bits), guest)?;
+                (leaf.level >= level && leaf.bits & KERNEL_FRAME == 0).then_some((leaf.address, allowed))
+            })?;
+        }
+    }
+    Ok((0, 0))
+}
+
+/// Address of a page number, if it is below 2^48 (the page number of a range's end is then far from wrapping).
+fn bytes(page: u64) -> Result<u64, Status> {
+    if page >> (48 - PAGE_BITS) != 0 {
+        return Err(Status::BadParameter);
+    }
+    Ok(page << PAGE_BITS)
+}
+
+fn ports(core: &Core, space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
+    if order > SMALL_ORDER || base + (1 << order) > 0x1_0000 {
+        return Err(Status::BadParameter);
+    }
+    let (own, count) = crate::arch::serial::ports();
+    let range = base as u32..(base + (1 << order)) as u32;
+    if allowed && range.clone().any(|port| (u32::from(own)..u32::from(own) + u32::from(count)).contains(&port)) {
+        return Err(Status::BadDevice);
+    }
+    for port in range {
+        space.set_port(port as u16, allowed)?;
+    }
+    core.forget_ports(space);
+    Ok((0, 0))
+}
+
+pub(super) fn revoke(core: &Core, ec: &Ec, call: &abi::Revoke) -> Answer {
+    let space = lookup::<Space>(ec, call.space, Perms::SPACE_GRANT)?;
+    if call.order > MEMORY_ORDER || call.base & ((1 << call.order) - 1) != 0 {
+        return Err(Status::BadParameter);
+    }
+    match &space.content {
+        Content::Objects(_) => {
+            for selector in selectors(call.base, call.order)? {
+                space.remove(selector);
+            }
+        }
+        Content::Host(_) | Content::Guest(_) => space.unmap(bytes(call.base)?, call.order)?,
+        Content::Ports(_) => return ports(core, space, call.base, call.order, false),
+        Content::MachineMemory(_) | Content::MachinePorts => return Err(Status::BadCapability),
+    }
+    Ok((0, 0))
+}
+
+pub(super) fn drop_selectors(ec: &Ec, call: &abi::Drop) -> Answer {
+    let end = call.base.checked_add(call.count).filter(|end| *end <= SELECTORS && call.count <= 512);
+    for selector in call.base..end.ok_or(Status::BadParameter)? {
+        ec.objects.remove(selector);
+    }
+    Ok((0, 0))
+}
