@@ -35,9 +35,9 @@ mb2_end:
 
     .section .note.pvh, "a", @note
     .balign 4
-    .long 4, 4, 18                  /* XEN_ELFNOTE_PHYS32_ENTRY */
+    .long 4, 8, 18                  /* XEN_ELFNOTE_PHYS32_ENTRY */
     .asciz "Xen"
-    .long boot_pvh
+    .quad boot_pvh
 
     .section .boot.bss, "aw", @nobits
     .balign 4096
