@@ -66,6 +66,10 @@ pub(crate) fn command(workspace: &Workspace, options: &BenchOptions) -> Result<b
     }
     let rows: Vec<_> = measured.iter().map(Row::new).collect();
     print!("{}", table::show(&rows));
+    let unmeasured = table::unmeasured(&rows);
+    if !unmeasured.is_empty() {
+        say::step("Unmeasured", &unmeasured.join(", "));
+    }
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&as_json(workspace, &rows))?;
         std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))?;

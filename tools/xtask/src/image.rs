@@ -76,7 +76,7 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
     let record = config.folder.join("run.log");
     let mut session = Session::new(Machine::start(&config)?, Record::new(&[&record])?);
     let first = scenario.settings.test.iter().flat_map(|test| &test.step).find(|step| step.expect.is_some());
-    let prompt = multi_line("^/ # $")?;
+    let prompt = multi_line("^/ # ")?;
     let (side, wanted) =
         first.and_then(|step| Some((step.on, step.expect.as_ref()?))).unwrap_or((Side::Console, &prompt));
     let result = session.expect(side, wanted, Instant::now() + TRIAL_TIME);

@@ -180,7 +180,7 @@ impl Ending {
 
 fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Command> {
     let kvm = config.accel.is_kvm()?;
-    let mut command = Command::new(&config.emulator);
+    let mut command = tied_to_this_process(&config.emulator);
     command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
     if kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
@@ -199,6 +199,14 @@ fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Comman
     command.args(["-d", "cpu_reset,guest_errors", "-D"]).arg(config.folder.join("qemu.log"));
     add_boot(&mut command, &config.boot, &config.folder)?;
     Ok(command)
+}
+
+/// A command whose process ends when this one does, even when this one is killed: no emulator stays behind.
+fn tied_to_this_process(program: &Path) -> Command {
+    let Some(setpriv) = process::find("setpriv") else { return Command::new(program) };
+    let mut command = Command::new(setpriv);
+    command.args(["--pdeathsig", "KILL"]).arg(program);
+    command
 }
 
 fn add_boot(command: &mut Command, boot: &Boot, folder: &Path) -> Result<()> {

@@ -22,8 +22,8 @@ use crate::setup;
 use crate::size::Size;
 use crate::workspace::Workspace;
 
-/// The prompt of the guest's shell.
-const PROMPT: &str = r"(?m)^/[^\n]* # $";
+/// The prompt of the guest's shell. What the kernel prints may follow it on the same line.
+const PROMPT: &str = r"(?m)^/[^\n#]* # ";
 
 /// What the host needs beside a guest that is larger than the usual one.
 const HOST_MEMORY: Size = Size::mib(1024);

@@ -118,13 +118,18 @@ pub(crate) fn iso_tools() -> Result<()> {
     if complete { Ok(()) } else { packages::install(&[ISO_TOOLS]) }
 }
 
-/// The UEFI firmware's code and its empty variables.
+/// The UEFI firmware's code and its empty variables, under the names of older or newer packages.
 pub(crate) fn uefi_firmware() -> Result<[PathBuf; 2]> {
-    let files = ["/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"].map(PathBuf::from);
-    if !files.iter().all(|file| file.is_file()) {
-        packages::install(&[FIRMWARE])?;
+    let find = || {
+        let pairs =
+            ["", "_4M"].map(|size| ["CODE", "VARS"].map(|part| format!("/usr/share/OVMF/OVMF_{part}{size}.fd")));
+        pairs.map(|pair| pair.map(PathBuf::from)).into_iter().find(|pair| pair.iter().all(|file| file.is_file()))
+    };
+    if let Some(files) = find() {
+        return Ok(files);
     }
-    Ok(files)
+    packages::install(&[FIRMWARE])?;
+    find().context("OVMF is missing after the installation")
 }
 
 /// The guest's files.

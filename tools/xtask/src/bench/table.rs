@@ -6,7 +6,7 @@ use std::fmt::Write;
 use serde_json::json;
 
 use super::Measured;
-use super::figures::{Reference, find};
+use super::figures::{REFERENCES, Reference, find};
 
 /// A figure and its reference.
 #[derive(Debug)]
@@ -40,6 +40,12 @@ impl Row {
             "good": self.is_good(),
         })
     }
+}
+
+/// The names that have a reference and were not measured.
+pub(crate) fn unmeasured(rows: &[Row]) -> Vec<&'static str> {
+    let names = REFERENCES.iter().map(|reference| reference.name);
+    names.filter(|name| rows.iter().all(|row| row.measured.name != *name)).collect()
 }
 
 /// All rows, aligned.
@@ -77,7 +83,7 @@ fn grouped(value: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Measured, Row, grouped, show};
+    use super::{Measured, REFERENCES, Row, grouped, show, unmeasured};
 
     fn row(name: &str, value: u64) -> Row {
         Row::new(&Measured { name: name.to_owned(), value, unit: "instructions".to_owned() })
@@ -86,6 +92,13 @@ mod tests {
     #[test]
     fn numbers_are_grouped() {
         assert_eq!(["7", "1 000", "12 345 678"], [7, 1000, 12_345_678].map(grouped));
+    }
+
+    #[test]
+    fn what_was_not_measured_is_named() {
+        let missing = unmeasured(&[row("null", 90)]);
+        assert_eq!(missing.len(), REFERENCES.len() - 1);
+        assert!(!missing.contains(&"null"));
     }
 
     #[test]
