@@ -2,8 +2,8 @@
 //! Routing: where a session of a child goes, and under which label.
 //!
 //! [`resolve`] is a pure function of the child's start node, the request, and a [`Directory`] of who is there to serve.
-//! Before the table of the child's route is looked at, some sessions have a place of their own: the ROMs `config` (if
-//! the start node has one) and `session_requests`, and the ROM with the child's program.
+//! Before the table of the child's route is looked at, two sessions have a place of their own: the ROM `config` (if the
+//! start node has one) and the ROM with the child's program.
 //!
 //! A rule for a service whose targets all fail denies the session; a rule for any service passes it on to the next rule.
 
@@ -59,8 +59,6 @@ pub enum Server {
     Local,
     /// The ROM `config` inside of the start node.
     InlineConfig,
-    /// The ROM with the requests for the child's own services.
-    SessionRequests,
 }
 
 /// Why a session goes nowhere.
@@ -97,12 +95,8 @@ pub fn resolve(start: &Start, request: Request<'_>, directory: &impl Directory) 
         return Err(Unroutable::LabelTooLong);
     }
     if request.service == "ROM" {
-        let last = Label(request.label).last();
-        if last == "config" && start.config.is_some() {
+        if Label(request.label).last() == "config" && start.config.is_some() {
             return Ok(Destination { server: Server::InlineConfig, label: request.label.to_owned() });
-        }
-        if last == "session_requests" {
-            return Ok(Destination { server: Server::SessionRequests, label: request.label.to_owned() });
         }
         if request.label == start.name && start.binary != start.name {
             let request = Request { service: "ROM", label: &start.binary };

@@ -222,7 +222,6 @@ fn some_roms_need_no_rule() {
     let ask = |start: &Start, label: &str| resolve(start, Request { service: "ROM", label }, &World).expect("routes");
     let plain = start_with(route);
     assert_eq!(ask(&plain, "c -> config").server, Server::Parent);
-    assert_eq!(ask(&plain, "c -> session_requests").server, Server::SessionRequests);
     assert_eq!(ask(&plain, "c").label, "c");
     let full = start_with(&format!("  + config\n  + binary vmm\n{route}"));
     assert_eq!(ask(&full, "c -> config").server, Server::InlineConfig);

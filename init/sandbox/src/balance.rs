@@ -3,8 +3,10 @@
 
 use alloc::vec::Vec;
 
+use cloister_session::ParentSignal;
+
 use crate::child::{PD, State};
-use crate::platform::{ChildId, LogLevel, Notice, Platform};
+use crate::platform::{ChildId, LogLevel, Platform};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 
@@ -42,7 +44,7 @@ impl<P: Platform> Sandbox<P> {
             child.owes = Some(owes).filter(|owes| !owes.is_none());
         }
         if !owes.is_none() {
-            self.platform.notify(id, Notice::Yield);
+            self.platform.notify(id, ParentSignal::Yield);
         }
     }
 
@@ -66,7 +68,7 @@ impl<P: Platform> Sandbox<P> {
         let Some(child) = self.child_mut(id) else { return };
         child.assigned = child.assigned.plus(amount).unwrap_or(child.assigned);
         if child.requested.take().is_some() {
-            self.platform.notify(id, Notice::ResourceAvail);
+            self.platform.notify(id, ParentSignal::ResourceAvail);
         }
     }
 

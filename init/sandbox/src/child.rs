@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use cloister_init_config::Start;
+pub(crate) use cloister_session::id::{BINARY, CPU, FIRST_FREE, LOG, PD};
 
 use crate::platform::{ChildId, SessionId};
 use crate::quota::Quota;
@@ -39,12 +40,6 @@ pub struct Exit {
 
 /// Identifiers of the environment's sessions, with the services.
 pub(crate) const ENVIRONMENT: [(u64, &str); 4] = [(PD, "PD"), (CPU, "CPU"), (LOG, "LOG"), (BINARY, "ROM")];
-pub(crate) const PD: u64 = 1;
-pub(crate) const CPU: u64 = 2;
-pub(crate) const LOG: u64 = 3;
-pub(crate) const BINARY: u64 = 4;
-/// The first identifier that a child may choose.
-pub(crate) const FIRST_OWN: u64 = 6;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Child {

@@ -36,9 +36,10 @@ mod session;
 mod sessions;
 
 pub use child::{Exit, State};
-pub use platform::{ChildId, LogLevel, Notice, Platform, Refusal, SessionId, SessionRequest};
+pub use cloister_session::{Error, ParentSignal, RequestKind, SessionResponse};
+pub use platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 pub use quota::Quota;
-pub use requests::Response;
+pub use requests::ServerRequest;
 pub use sandbox::{ChildInfo, Sandbox};
 pub use session::SessionState;
 

@@ -10,9 +10,11 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
+use cloister_session::Error;
+
 use crate::child::{BINARY, CPU, ENVIRONMENT, Exit, PD, State};
 use crate::elf;
-use crate::platform::{ChildId, LogLevel, Platform, Refusal};
+use crate::platform::{ChildId, LogLevel, Platform};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 use crate::session::{ServedBy, SessionState};
@@ -82,10 +84,10 @@ impl<P: Platform> Sandbox<P> {
                 Err(refusal) => refusal,
             };
             let grown = match refusal {
-                Refusal::OutOfRam { needed, .. } if needed > donation.ram && needed <= left.ram => {
+                Error::OutOfRam { needed, .. } if needed > donation.ram && needed <= left.ram => {
                     Quota::new(needed, donation.caps)
                 }
-                Refusal::OutOfCaps { needed, .. } if needed > donation.caps && needed <= left.caps => {
+                Error::OutOfCaps { needed, .. } if needed > donation.caps && needed <= left.caps => {
                     Quota::new(donation.ram, needed)
                 }
                 refusal => return Err(self.refused(id, number, service, refusal)),
@@ -95,7 +97,7 @@ impl<P: Platform> Sandbox<P> {
         Err(format!("its {service} session always costs more than was donated"))
     }
 
-    fn refused(&self, id: ChildId, number: u64, service: &str, refusal: Refusal) -> String {
+    fn refused(&self, id: ChildId, number: u64, service: &str, refusal: Error) -> String {
         match self.child(id).filter(|_| number == BINARY) {
             Some(child) => format!("ROM \"{}\" with its program: {refusal}", child.start.binary),
             None => format!("its {service} session: {refusal}"),
@@ -138,7 +140,7 @@ impl<P: Platform> Sandbox<P> {
     }
 
     /// A session of the environment that was refused after it was asked for.
-    fn denied_environment(&self, id: ChildId) -> Option<(u64, Refusal)> {
+    fn denied_environment(&self, id: ChildId) -> Option<(u64, Error)> {
         let child = self.child(id)?;
         ENVIRONMENT.iter().find_map(|(number, _)| {
             let session = self.sessions.get(child.sessions.get(number)?)?;
@@ -220,7 +222,7 @@ impl<P: Platform> Sandbox<P> {
             if closing || entry.client.is_none() {
                 self.refund_and_forget(session);
             } else if !closed {
-                self.refuse(session, Refusal::ServerGone);
+                self.refuse(session, Error::ServerGone);
             }
         }
     }

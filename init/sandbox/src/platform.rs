@@ -9,6 +9,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use cloister_session::{Error, ParentSignal};
+
 use crate::elf::{Policy, Segment};
 use crate::quota::Quota;
 
@@ -19,52 +21,6 @@ pub struct ChildId(pub u64);
 /// A session, as the sandbox numbers it: the number that the server sees, and the one that our own parent sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SessionId(pub u64);
-
-/// Why something did not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// More RAM is needed than was given or is there, in bytes.
-    OutOfRam {
-        /// What it takes.
-        needed: u64,
-        /// What there is.
-        available: u64,
-    },
-    /// More capabilities are needed than were given or are there.
-    OutOfCaps {
-        /// What it takes.
-        needed: u64,
-        /// What there is.
-        available: u64,
-    },
-    /// Not allowed, or nobody serves it.
-    Denied,
-    /// It does not exist.
-    NotFound,
-    /// It exists already.
-    Conflict,
-    /// It makes no sense.
-    Invalid,
-    /// The server of the session is gone.
-    ServerGone,
-    /// The system did not do it, for a reason that it numbers.
-    System(u64),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::OutOfRam { needed, available } => write!(f, "{needed} bytes of RAM needed, {available} available"),
-            Self::OutOfCaps { needed, available } => write!(f, "{needed} capabilities needed, {available} available"),
-            Self::Denied => f.write_str("denied"),
-            Self::NotFound => f.write_str("not found"),
-            Self::Conflict => f.write_str("already in use"),
-            Self::Invalid => f.write_str("invalid"),
-            Self::ServerGone => f.write_str("its server is gone"),
-            Self::System(number) => write!(f, "refused by the system ({number})"),
-        }
-    }
-}
 
 /// What a session is asked for with.
 #[derive(Clone, Copy, Debug)]
@@ -77,17 +33,6 @@ pub struct SessionRequest<'r> {
     pub args: &'r str,
     /// What the client donates.
     pub donation: Quota,
-}
-
-/// What a child is told by a signal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Notice {
-    /// A session that it asked for became available, or was denied.
-    SessionReady,
-    /// Its resource request was answered.
-    ResourceAvail,
-    /// It is asked for resources.
-    Yield,
 }
 
 /// How urgent a line of the log is.
@@ -123,21 +68,21 @@ pub trait Platform {
     /// # Errors
     ///
     /// The donation is still ours.
-    fn open_at_parent(&mut self, id: SessionId, request: SessionRequest<'_>) -> Result<Option<Self::Cap>, Refusal>;
+    fn open_at_parent(&mut self, id: SessionId, request: SessionRequest<'_>) -> Result<Option<Self::Cap>, Error>;
 
     /// Whether a session that our parent did not have at once is there by now.
     ///
     /// # Errors
     ///
     /// The parent denied it after all; the donation is ours again.
-    fn poll_parent(&mut self, id: SessionId) -> Result<Option<Self::Cap>, Refusal>;
+    fn poll_parent(&mut self, id: SessionId) -> Result<Option<Self::Cap>, Error>;
 
     /// Hands more over to a session at our parent.
     ///
     /// # Errors
     ///
     /// Nothing was handed over.
-    fn upgrade_at_parent(&mut self, id: SessionId, more: Quota) -> Result<(), Refusal>;
+    fn upgrade_at_parent(&mut self, id: SessionId, more: Quota) -> Result<(), Error>;
 
     /// Closes a session at our parent; all that was donated to it is in our account afterwards, and if it was a PD
     /// session, all that was in that one's account.
@@ -159,8 +104,8 @@ pub trait Platform {
         _id: SessionId,
         _client: ChildId,
         _request: SessionRequest<'_>,
-    ) -> Result<Self::Cap, Refusal> {
-        Err(Refusal::Denied)
+    ) -> Result<Self::Cap, Error> {
+        Err(Error::Denied)
     }
 
     /// Tells a service of our own that the donation of a session grew.
@@ -168,19 +113,19 @@ pub trait Platform {
     /// # Errors
     ///
     /// The service refuses.
-    fn upgrade_local(&mut self, _id: SessionId, _more: Quota) -> Result<(), Refusal> {
-        Err(Refusal::Denied)
+    fn upgrade_local(&mut self, _id: SessionId, _more: Quota) -> Result<(), Error> {
+        Err(Error::Denied)
     }
 
     /// Closes a session of a service of our own.
     fn close_local(&mut self, _id: SessionId) {}
 
-    /// Opens a ROM session with a text of ours: a child's configuration, or the requests for its services.
+    /// Opens a ROM session with a text of ours: a child's configuration.
     ///
     /// # Errors
     ///
     /// There is no ROM session.
-    fn open_rom(&mut self, id: SessionId, content: &str) -> Result<Self::Cap, Refusal>;
+    fn open_rom(&mut self, id: SessionId, content: &str, donation: Quota) -> Result<Self::Cap, Error>;
 
     /// Gives such a ROM session another text and tells its client.
     fn update_rom(&mut self, id: SessionId, content: &str);
@@ -193,21 +138,21 @@ pub trait Platform {
     /// # Errors
     ///
     /// The child cannot be started.
-    fn adopt(&mut self, child: ChildId, name: &str, pd: &Self::Cap) -> Result<(), Refusal>;
+    fn adopt(&mut self, child: ChildId, name: &str, pd: &Self::Cap) -> Result<(), Error>;
 
     /// Moves quota from our account to a child's.
     ///
     /// # Errors
     ///
     /// We have less.
-    fn give(&mut self, pd: &Self::Cap, quota: Quota) -> Result<(), Refusal>;
+    fn give(&mut self, pd: &Self::Cap, quota: Quota) -> Result<(), Error>;
 
     /// Moves quota from a child's account to ours.
     ///
     /// # Errors
     ///
     /// The child has less.
-    fn take(&mut self, pd: &Self::Cap, quota: Quota) -> Result<(), Refusal>;
+    fn take(&mut self, pd: &Self::Cap, quota: Quota) -> Result<(), Error>;
 
     /// What is left in a child's account.
     fn left(&mut self, pd: &Self::Cap) -> Quota;
@@ -217,7 +162,7 @@ pub trait Platform {
     /// # Errors
     ///
     /// The ROM session has no content.
-    fn rom_len(&mut self, rom: &Self::Cap) -> Result<u64, Refusal>;
+    fn rom_len(&mut self, rom: &Self::Cap) -> Result<u64, Error>;
 
     /// Copies content of a ROM session out of it; `false` if there is less.
     fn rom_read(&mut self, rom: &Self::Cap, offset: u64, buffer: &mut [u8]) -> bool;
@@ -227,27 +172,24 @@ pub trait Platform {
     /// # Errors
     ///
     /// The child cannot be started.
-    fn map_segment(
-        &mut self,
-        child: ChildId,
-        pd: &Self::Cap,
-        rom: &Self::Cap,
-        segment: &Segment,
-    ) -> Result<(), Refusal>;
+    fn map_segment(&mut self, child: ChildId, pd: &Self::Cap, rom: &Self::Cap, segment: &Segment) -> Result<(), Error>;
 
     /// Makes a stack and the first thread of a child, and starts it.
     ///
     /// # Errors
     ///
     /// The child cannot be started.
-    fn run(&mut self, child: ChildId, pd: &Self::Cap, cpu: &Self::Cap, entry: u64) -> Result<(), Refusal>;
+    fn run(&mut self, child: ChildId, pd: &Self::Cap, cpu: &Self::Cap, entry: u64) -> Result<(), Error>;
 
     /// Stops all threads of a child and forgets what [`Platform::adopt`], [`Platform::map_segment`] and
     /// [`Platform::run`] did, as far as closing its sessions does not.
     fn dismantle(&mut self, child: ChildId);
 
+    /// Gives a capability free that a child had delivered.
+    fn drop_cap(&mut self, cap: Self::Cap);
+
     /// Tells a child something.
-    fn notify(&mut self, child: ChildId, notice: Notice);
+    fn notify(&mut self, child: ChildId, notice: ParentSignal);
 
     /// Called when the last awaited child has exited.
     fn all_exited(&mut self, action: cloister_init_config::OnAllExited);

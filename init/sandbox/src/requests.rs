@@ -1,35 +1,35 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What children tell their parent as servers.
 //!
-//! A server reads what is asked of it from its ROM `session_requests` and answers each request by the number in it. It
-//! can take its time; nobody waits. A request comes with its donation: when it shows up in the ROM, the quota has
+//! A server is told by a signal that something is asked of it, fetches the requests, and answers each by the number in
+//! it. It can take its time; nobody waits. A request comes with its donation: when the server can see it, the quota has
 //! arrived in the server's account, and when the server says that a session is closed, it is taken out again.
 
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use cloister_hid::Element;
-use cloister_init_config::format_size;
+use cloister_session::{Error, ParentSignal, RequestKind, SessionResponse};
 
 use crate::child::{PD, State};
-use crate::platform::{ChildId, LogLevel, Platform, Refusal, SessionId};
+use crate::platform::{ChildId, LogLevel, Platform, SessionId};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 use crate::session::{ServedBy, SessionState};
 
-/// A server's answer to a request.
+/// What is asked of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Response {
-    /// The session will not be.
-    Denied,
-    /// It would take more RAM.
-    InsufficientRam,
-    /// It would take more capabilities.
-    InsufficientCaps,
-    /// The addition to the donation was noticed.
-    Upgraded,
-    /// The session is closed, and what it took is free.
-    Closed,
+pub struct ServerRequest<'s> {
+    /// The session.
+    pub id: SessionId,
+    /// What to do.
+    pub kind: RequestKind,
+    /// The service.
+    pub service: &'s str,
+    /// The label that routing gave the session.
+    pub label: &'s str,
+    /// The client's arguments.
+    pub args: &'s str,
+    /// What was donated; for an upgrade, what came on top.
+    pub donation: Quota,
 }
 
 impl<P: Platform> Sandbox<P> {
@@ -38,17 +38,18 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// Its start node does not say that it provides the service.
-    pub fn announce(&mut self, child: ChildId, service: &str) -> Result<(), Refusal> {
-        let server = self.child(child).filter(|child| child.is_served()).ok_or(Refusal::NotFound)?;
+    pub fn announce(&mut self, child: ChildId, service: &str) -> Result<(), Error> {
+        let server = self.child(child).filter(|child| child.is_served()).ok_or(Error::NotFound)?;
         let (name, allowed) = (server.start.name.clone(), server.start.provides.iter().any(|s| s == service));
         if !allowed {
             let line = format_args!("child \"{name}\" announces {service}, which its start node does not provide");
             self.log(LogLevel::Error, line);
-            return Err(Refusal::Denied);
+            return Err(Error::Denied);
         }
         if self.config.verbose {
             self.log(LogLevel::Info, format_args!("child \"{name}\" announces {service}"));
         }
+        self.requests_came(child);
         Ok(())
     }
 
@@ -57,13 +58,12 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// No such session was asked of it.
-    pub fn deliver(&mut self, server: ChildId, session: SessionId, cap: P::Cap) -> Result<(), Refusal> {
+    pub fn deliver(&mut self, server: ChildId, session: SessionId, cap: P::Cap) -> Result<(), Error> {
         let entry = self.served(server, session)?;
         if entry != SessionState::Creating {
-            return Err(Refusal::Invalid);
+            return Err(Error::Invalid);
         }
         self.made_available(session, cap);
-        self.requests_changed(server);
         Ok(())
     }
 
@@ -72,53 +72,55 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// That was not asked of it.
-    pub fn respond(&mut self, server: ChildId, session: SessionId, response: Response) -> Result<(), Refusal> {
+    pub fn respond(&mut self, server: ChildId, session: SessionId, response: SessionResponse) -> Result<(), Error> {
         let state = self.served(server, session)?;
         match (response, state) {
-            (Response::Upgraded, SessionState::Upgrading) => {
+            (SessionResponse::Ok, SessionState::Upgrading) => {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.state = SessionState::Open;
                     session.upgrade = Quota::NONE;
                 }
             }
-            (Response::Closed, SessionState::Closing) => {
+            (SessionResponse::Closed, SessionState::Closing) => {
                 self.reclaim(server, session);
                 self.refund_and_forget(session);
             }
-            (Response::Denied, SessionState::Creating) => self.deny(server, session, |_| Refusal::Denied),
-            (Response::InsufficientRam, SessionState::Creating) => {
-                self.deny(server, session, |had| Refusal::OutOfRam {
+            (SessionResponse::Denied, SessionState::Creating) => self.deny(server, session, |_| Error::Denied),
+            (SessionResponse::InsufficientRam, SessionState::Creating) => {
+                self.deny(server, session, |had| Error::OutOfRam {
                     needed: had.ram.saturating_add(1),
                     available: had.ram,
                 });
             }
-            (Response::InsufficientCaps, SessionState::Creating) => {
-                self.deny(server, session, |had| Refusal::OutOfCaps {
+            (SessionResponse::InsufficientCaps, SessionState::Creating) => {
+                self.deny(server, session, |had| Error::OutOfCaps {
                     needed: had.caps.saturating_add(1),
                     available: had.caps,
                 });
             }
             // A session that its client closed before the server had made it was answered all the same.
-            (Response::Denied | Response::InsufficientRam | Response::InsufficientCaps, SessionState::Closing) => {
+            (
+                SessionResponse::Denied | SessionResponse::InsufficientRam | SessionResponse::InsufficientCaps,
+                SessionState::Closing,
+            ) => {
                 self.reclaim(server, session);
                 self.refund_and_forget(session);
             }
-            _ => return Err(Refusal::Invalid),
+            _ => return Err(Error::Invalid),
         }
-        self.requests_changed(server);
         Ok(())
     }
 
-    fn served(&self, server: ChildId, session: SessionId) -> Result<SessionState, Refusal> {
-        let session = self.sessions.get(&session).ok_or(Refusal::NotFound)?;
+    fn served(&self, server: ChildId, session: SessionId) -> Result<SessionState, Error> {
+        let session = self.sessions.get(&session).ok_or(Error::NotFound)?;
         if session.server == ServedBy::Child(server) && session.delivered {
             Ok(session.state)
         } else {
-            Err(Refusal::NotFound)
+            Err(Error::NotFound)
         }
     }
 
-    fn deny(&mut self, server: ChildId, session: SessionId, why: impl Fn(Quota) -> Refusal) {
+    fn deny(&mut self, server: ChildId, session: SessionId, why: impl Fn(Quota) -> Error) {
         self.reclaim(server, session);
         let donation = self.sessions.get(&session).map(|session| session.donation).unwrap_or_default();
         self.refuse(session, why(donation));
@@ -145,12 +147,12 @@ impl<P: Platform> Sandbox<P> {
     }
 
     /// Adds to a session at a server that is a child; the addition is in our account.
-    pub(crate) fn upgrade_at_child(&mut self, server: ChildId, id: SessionId, more: Quota) -> Result<(), Refusal> {
-        let Some(session) = self.sessions.get(&id) else { return Err(Refusal::NotFound) };
+    pub(crate) fn upgrade_at_child(&mut self, server: ChildId, id: SessionId, more: Quota) -> Result<(), Error> {
+        let Some(session) = self.sessions.get(&id) else { return Err(Error::NotFound) };
         if !session.delivered {
             return Ok(());
         }
-        let pd = self.environment_cap(server, PD).ok_or(Refusal::ServerGone)?;
+        let pd = self.environment_cap(server, PD).ok_or(Error::ServerGone)?;
         self.platform.give(&pd, more)?;
         if let Some(session) = self.sessions.get_mut(&id) {
             // While it is being created, the request just shows the larger donation.
@@ -159,7 +161,7 @@ impl<P: Platform> Sandbox<P> {
                 session.state = SessionState::Upgrading;
             }
         }
-        self.requests_changed(server);
+        self.requests_came(server);
         Ok(())
     }
 
@@ -180,43 +182,30 @@ impl<P: Platform> Sandbox<P> {
                 Err(refusal) => self.refuse(id, refusal),
             }
         }
-        self.requests_changed(server);
+        self.requests_came(server);
     }
 
-    /// Brings the ROM `session_requests` of a server up to date.
-    pub(crate) fn requests_changed(&mut self, server: ChildId) {
-        let is_rom = |client: Option<(ChildId, u64)>| client.is_some_and(|(child, _)| child == server);
-        let roms = self.sessions.iter().filter(|(_, s)| s.server == ServedBy::Requests && is_rom(s.client));
-        let roms: Vec<SessionId> = roms.map(|(id, _)| *id).collect();
-        if roms.is_empty() {
-            return;
-        }
-        let text = self.requests_text(server);
-        for rom in roms {
-            self.platform.update_rom(rom, &text);
+    /// Tells a server that there is something to fetch.
+    pub(crate) fn requests_came(&mut self, server: ChildId) {
+        if self.child(server).is_some_and(|child| child.is_served()) && self.request(server, 0).is_some() {
+            self.platform.notify(server, ParentSignal::SessionRequests);
         }
     }
 
-    /// What is asked of a server.
-    pub(crate) fn requests_text(&self, server: ChildId) -> String {
-        let mut all = Element::new("session_requests");
+    /// The request to a server that was not answered yet, behind `skip` others.
+    #[must_use]
+    pub fn request(&self, server: ChildId, skip: u64) -> Option<ServerRequest<'_>> {
         let served = self.sessions.iter().filter(|(_, s)| s.server == ServedBy::Child(server) && s.delivered);
-        for (id, session) in served {
-            let sizes = |node: Element, quota: Quota| node.with("ram", format_size(quota.ram)).with("caps", quota.caps);
-            match session.state {
-                SessionState::Creating => {
-                    let node = Element::named("create", id.0).with("service", &session.service);
-                    let node = sizes(node.with("label", &session.destination.label), session.donation);
-                    all = all.with_node(node.with_node(Element::new("args").with_text(&session.args)));
-                }
-                SessionState::Upgrading => {
-                    all = all.with_node(sizes(Element::named("upgrade", id.0), session.upgrade));
-                }
-                SessionState::Closing => all = all.with_node(Element::named("close", id.0)),
-                SessionState::Available | SessionState::Open | SessionState::Closed => {}
-            }
-        }
-        // Labels and arguments were checked when the session was asked for.
-        all.to_text().unwrap_or_else(|_| "session_requests\n-\n".to_string())
+        let mut requests = served.filter_map(|(id, session)| {
+            let (kind, donation) = match session.state {
+                SessionState::Creating => (RequestKind::Create, session.donation),
+                SessionState::Upgrading => (RequestKind::Upgrade, session.upgrade),
+                SessionState::Closing => (RequestKind::Close, Quota::NONE),
+                SessionState::Available | SessionState::Open | SessionState::Closed => return None,
+            };
+            let (service, label, args) = (&session.service, &session.destination.label, &session.args);
+            Some(ServerRequest { id: *id, kind, service, label, args, donation })
+        });
+        requests.nth(usize::try_from(skip).ok()?)
     }
 }

@@ -32,7 +32,6 @@ pub(crate) enum ServedBy {
     Child(ChildId),
     Local,
     Config,
-    Requests,
 }
 
 #[derive(Clone, Debug)]
@@ -57,7 +56,7 @@ pub(crate) struct Session<C> {
     /// The part of the donation that the server has not acknowledged.
     pub(crate) upgrade: Quota,
     /// Why it was denied.
-    pub(crate) refusal: Option<crate::platform::Refusal>,
+    pub(crate) refusal: Option<cloister_session::Error>,
 }
 
 impl<C> Session<C> {
@@ -66,7 +65,7 @@ impl<C> Session<C> {
         match self.server {
             ServedBy::Parent => false,
             ServedBy::Child(_) => !self.delivered && self.state != SessionState::Closed,
-            ServedBy::Local | ServedBy::Config | ServedBy::Requests => self.state != SessionState::Closed,
+            ServedBy::Local | ServedBy::Config => self.state != SessionState::Closed,
         }
     }
 }

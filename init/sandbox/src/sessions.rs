@@ -10,19 +10,20 @@ use alloc::vec::Vec;
 use cloister_init_config::prefixed;
 use cloister_init_config::route::{Destination, Request, Server, Unroutable, resolve};
 
-use crate::child::{FIRST_OWN, PD};
+use crate::child::{FIRST_FREE, PD};
 use crate::directory::{Servers, by_name};
-use crate::platform::{ChildId, LogLevel, Notice, Platform, Refusal, SessionId, SessionRequest};
+use crate::platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 use crate::session::{ServedBy, Session, SessionState};
+use cloister_session::{Error, ParentSignal};
 
 /// How many sessions a child may have: they take room in our own heap.
 const MAX_SESSIONS: usize = 256;
 
 impl<P: Platform> Sandbox<P> {
     /// A child asks for a session under an identifier of its choice; `None` if it has to wait for
-    /// [`Notice::SessionReady`].
+    /// [`ParentSignal::SessionReady`].
     ///
     /// # Errors
     ///
@@ -32,16 +33,16 @@ impl<P: Platform> Sandbox<P> {
         child: ChildId,
         number: u64,
         request: SessionRequest<'_>,
-    ) -> Result<Option<P::Cap>, Refusal> {
-        let client = self.child(child).filter(|child| child.is_served()).ok_or(Refusal::NotFound)?;
-        if number < FIRST_OWN {
-            return Err(Refusal::Invalid);
+    ) -> Result<Option<P::Cap>, Error> {
+        let client = self.child(child).filter(|child| child.is_served()).ok_or(Error::NotFound)?;
+        if number < FIRST_FREE {
+            return Err(Error::Invalid);
         }
         if client.sessions.contains_key(&number) || client.sessions.len() >= MAX_SESSIONS {
-            return Err(Refusal::Conflict);
+            return Err(Error::Conflict);
         }
         let label = prefixed(&client.start.name, request.label);
-        let pd = self.environment_cap(child, PD).ok_or(Refusal::NotFound)?;
+        let pd = self.environment_cap(child, PD).ok_or(Error::NotFound)?;
         self.platform.take(&pd, request.donation)?;
         let opened = self.open(child, number, request.service, &label, request.args, request.donation, false);
         if opened.is_err() {
@@ -61,23 +62,20 @@ impl<P: Platform> Sandbox<P> {
         args: &str,
         donation: Quota,
         environment: bool,
-    ) -> Result<Option<P::Cap>, Refusal> {
+    ) -> Result<Option<P::Cap>, Error> {
         let destination = match self.route(child, service, asked) {
             Ok(destination) => destination,
             Err(why) => {
                 let line = format_args!("{service} session \"{asked}\" denied: {why}");
                 self.log(LogLevel::Warning, line);
-                return Err(Refusal::Denied);
+                return Err(Error::Denied);
             }
         };
         let server = match &destination.server {
             Server::Parent => ServedBy::Parent,
             Server::Local => ServedBy::Local,
             Server::InlineConfig => ServedBy::Config,
-            Server::SessionRequests => ServedBy::Requests,
-            Server::Child(name) => {
-                by_name(&self.children, name).map(|c| ServedBy::Child(c.id)).ok_or(Refusal::Denied)?
-            }
+            Server::Child(name) => by_name(&self.children, name).map(|c| ServedBy::Child(c.id)).ok_or(Error::Denied)?,
         };
         let id = self.new_session_id();
         let request = SessionRequest { service, label: &destination.label, args, donation };
@@ -117,17 +115,13 @@ impl<P: Platform> Sandbox<P> {
         client: ChildId,
         server: ServedBy,
         request: SessionRequest<'_>,
-    ) -> Result<Option<P::Cap>, Refusal> {
+    ) -> Result<Option<P::Cap>, Error> {
         match server {
             ServedBy::Parent => self.platform.open_at_parent(id, request),
             ServedBy::Local => self.platform.open_local(id, client, request).map(Some),
             ServedBy::Config => {
-                let text = self.child(client).and_then(|child| child.start.config.clone()).ok_or(Refusal::NotFound)?;
-                self.platform.open_rom(id, &text).map(Some)
-            }
-            ServedBy::Requests => {
-                let text = self.requests_text(client);
-                self.platform.open_rom(id, &text).map(Some)
+                let text = self.child(client).and_then(|child| child.start.config.clone()).ok_or(Error::NotFound)?;
+                self.platform.open_rom(id, &text, request.donation).map(Some)
             }
             ServedBy::Child(_) => Ok(None),
         }
@@ -145,9 +139,9 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// The session was refused, and is closed by this answer; or its server is gone.
-    pub fn session_cap(&mut self, child: ChildId, number: u64) -> Result<Option<P::Cap>, Refusal> {
+    pub fn session_cap(&mut self, child: ChildId, number: u64) -> Result<Option<P::Cap>, Error> {
         let id = self.session_of(child, number)?;
-        let session = self.sessions.get_mut(&id).ok_or(Refusal::NotFound)?;
+        let session = self.sessions.get_mut(&id).ok_or(Error::NotFound)?;
         if session.state == SessionState::Available {
             session.state = SessionState::Open;
         }
@@ -160,8 +154,8 @@ impl<P: Platform> Sandbox<P> {
         Ok(session.cap.clone())
     }
 
-    fn session_of(&self, child: ChildId, number: u64) -> Result<SessionId, Refusal> {
-        self.child(child).and_then(|child| child.sessions.get(&number)).copied().ok_or(Refusal::NotFound)
+    fn session_of(&self, child: ChildId, number: u64) -> Result<SessionId, Error> {
+        self.child(child).and_then(|child| child.sessions.get(&number)).copied().ok_or(Error::NotFound)
     }
 
     /// A child adds to the donation of a session.
@@ -169,20 +163,20 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// Nothing was added.
-    pub fn upgrade(&mut self, child: ChildId, number: u64, more: Quota) -> Result<(), Refusal> {
+    pub fn upgrade(&mut self, child: ChildId, number: u64, more: Quota) -> Result<(), Error> {
         let id = self.session_of(child, number)?;
-        let pd = self.environment_cap(child, PD).ok_or(Refusal::NotFound)?;
-        let session = self.sessions.get(&id).ok_or(Refusal::NotFound)?;
+        let pd = self.environment_cap(child, PD).ok_or(Error::NotFound)?;
+        let session = self.sessions.get(&id).ok_or(Error::NotFound)?;
         let (server, state, total) = (session.server, session.state, session.donation.plus(more));
-        let total = total.ok_or(Refusal::Invalid)?;
+        let total = total.ok_or(Error::Invalid)?;
         if matches!(state, SessionState::Closed | SessionState::Closing) {
-            return Err(Refusal::ServerGone);
+            return Err(Error::ServerGone);
         }
         self.platform.take(&pd, more)?;
         let upgraded = match server {
             ServedBy::Parent => self.platform.upgrade_at_parent(id, more),
             ServedBy::Local => self.platform.upgrade_local(id, more),
-            ServedBy::Config | ServedBy::Requests => Ok(()),
+            ServedBy::Config => Ok(()),
             ServedBy::Child(server) => self.upgrade_at_child(server, id, more),
         };
         match upgraded {
@@ -201,10 +195,10 @@ impl<P: Platform> Sandbox<P> {
     /// # Errors
     ///
     /// It has no such session, or the session belongs to its environment.
-    pub fn close(&mut self, child: ChildId, number: u64) -> Result<(), Refusal> {
+    pub fn close(&mut self, child: ChildId, number: u64) -> Result<(), Error> {
         let id = self.session_of(child, number)?;
         if self.sessions.get(&id).is_some_and(|session| session.environment) {
-            return Err(Refusal::Invalid);
+            return Err(Error::Invalid);
         }
         self.end_session(id);
         Ok(())
@@ -219,11 +213,14 @@ impl<P: Platform> Sandbox<P> {
         match session.server {
             ServedBy::Parent => self.platform.close_at_parent(id),
             ServedBy::Local => self.platform.close_local(id),
-            ServedBy::Config | ServedBy::Requests => self.platform.close_rom(id),
+            ServedBy::Config => self.platform.close_rom(id),
             ServedBy::Child(server) if session.delivered => {
                 session.state = SessionState::Closing;
-                session.cap = None;
-                return self.requests_changed(server);
+                session.upgrade = Quota::NONE;
+                if let Some(cap) = session.cap.take() {
+                    self.platform.drop_cap(cap);
+                }
+                return self.requests_came(server);
             }
             ServedBy::Child(_) => {}
         }
@@ -247,6 +244,9 @@ impl<P: Platform> Sandbox<P> {
 
     fn forget(&mut self, id: SessionId) {
         let Some(session) = self.sessions.remove(&id) else { return };
+        if let (Some(cap), ServedBy::Child(_)) = (session.cap, session.server) {
+            self.platform.drop_cap(cap);
+        }
         let Some((child, number)) = session.client else { return };
         if let Some(child) = self.child_mut(child) {
             child.sessions.remove(&number);
@@ -255,12 +255,15 @@ impl<P: Platform> Sandbox<P> {
 
     /// A session did not come to be, or its server is gone: the donation, which is in our account, goes back, and the
     /// client is told.
-    pub(crate) fn refuse(&mut self, id: SessionId, refusal: Refusal) {
+    pub(crate) fn refuse(&mut self, id: SessionId, refusal: Error) {
         self.refund(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.state = SessionState::Closed;
-        session.cap = None;
         session.refusal = Some(refusal);
+        let delivered = matches!(session.server, ServedBy::Child(_));
+        if let Some(cap) = session.cap.take().filter(|_| delivered) {
+            self.platform.drop_cap(cap);
+        }
         self.session_changed(id);
     }
 
@@ -269,7 +272,7 @@ impl<P: Platform> Sandbox<P> {
         let Some(session) = self.sessions.get(&id) else { return };
         let Some((child, _)) = session.client else { return };
         if self.child(child).is_some_and(|child| child.is_served()) {
-            self.platform.notify(child, Notice::SessionReady);
+            self.platform.notify(child, ParentSignal::SessionReady);
         } else if session.environment {
             self.advance(child);
         }

@@ -4,7 +4,7 @@
 use cloister_init_config::OnAllExited;
 
 use super::model::{HEAD, INITIAL, World};
-use crate::{Quota, Refusal, State};
+use crate::{Error, Quota, State};
 
 const LOGGER: &str = "+ start driver
   + provides | + service LOG
@@ -36,7 +36,7 @@ fn a_child_that_cannot_start_says_why_and_stops_nobody() {
         ),
         (
             "+ start x\n  ram: 33K\n  + binary app",
-            "segment of ROM \"app\" at 0x400000, 8192 bytes: 8192 bytes of RAM needed, 1024 available",
+            "segment of ROM \"app\" at 0x400000, 8192 bytes: out of RAM quota: 8192 bytes needed, 1024 available",
         ),
         (
             "+ start x\n  + binary short",
@@ -100,8 +100,8 @@ fn an_exit_is_reported_and_gives_everything_back() {
     world.sandbox.exit(linux, 0, "powered off");
     assert_eq!(world.state("linux"), State::Alive, "it is in a call");
     assert_eq!(
-        world.request("linux", 9, "ROM", "vmm", Quota::NONE),
-        Err(Refusal::NotFound),
+        world.request("linux", 19, "ROM", "vmm", Quota::NONE),
+        Err(Error::NotFound),
         "it is not served any more"
     );
     world.sandbox.settle();
@@ -148,7 +148,7 @@ fn a_hundred_lives_leave_nothing_behind() {
     let before = world.model().own;
     for round in 0..100 {
         world.apply(&format!("{LOGGER}+ start linux\n  version: {round}\n  + binary vmm\n  + config | a: b"));
-        world.request("linux", 10, "ROM", "config", Quota::new(4096, 1)).expect("opens");
+        world.request("linux", 20, "ROM", "config", Quota::new(4096, 1)).expect("opens");
         let linux = world.id("linux");
         world.sandbox.exit(linux, 0, "powered off");
         world.sandbox.settle();
@@ -190,7 +190,7 @@ fn only_what_changed_restarts() {
 #[test]
 fn a_changed_configuration_of_a_child_is_told_to_it() {
     let mut world = World::with("+ start app\n  + config | a: 1");
-    world.request("app", 10, "ROM", "config", Quota::new(4096, 1)).expect("opens");
+    world.request("app", 20, "ROM", "config", Quota::new(4096, 1)).expect("opens");
     assert_eq!(world.model().texts.values().next().unwrap(), "config | a: 1\n-\n");
     world.apply("+ start app\n  + config | a: 2");
     assert_eq!(world.model().texts.values().next().unwrap(), "config | a: 2\n-\n");
@@ -228,8 +228,8 @@ fn children_that_use_each_other_restart_together_and_once() {
         )
     };
     let mut world = World::with(&both(1));
-    world.request("app", 10, "B", "", Quota::new(4096, 1)).expect("asked");
-    world.request("vmm", 10, "A", "", Quota::new(4096, 1)).expect("asked");
+    world.request("app", 20, "B", "", Quota::new(4096, 1)).expect("asked");
+    world.request("vmm", 20, "A", "", Quota::new(4096, 1)).expect("asked");
     let (app, vmm) = (world.id("app"), world.id("vmm"));
     world.apply(&both(2));
     assert_eq!((world.id("app").0, world.id("vmm").0), (app.0 + 2, vmm.0 + 2));

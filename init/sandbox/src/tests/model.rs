@@ -7,7 +7,10 @@ use std::fmt;
 use cloister_init_config::{OnAllExited, load};
 
 use crate::elf::{Machine, Policy, Segment};
-use crate::{ChildId, LogLevel, Notice, Platform, Quota, Refusal, Sandbox, SessionId, SessionRequest, State};
+use crate::{
+    ChildId, Error, LogLevel, ParentSignal, Platform, Quota, RequestKind, Sandbox, ServerRequest, SessionId,
+    SessionRequest, State,
+};
 
 /// An object that a capability leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +44,8 @@ pub(super) struct Model {
     pub(super) lines: Vec<String>,
     pub(super) segments: Vec<(ChildId, Segment)>,
     pub(super) running: Vec<ChildId>,
-    pub(super) notices: Vec<(ChildId, Notice)>,
+    pub(super) notices: Vec<(ChildId, ParentSignal)>,
+    pub(super) dropped: Vec<Object>,
     pub(super) ended: Vec<OnAllExited>,
     pub(super) exit: Option<(i64, String)>,
     /// Services that the parent makes later.
@@ -85,15 +89,15 @@ impl Model {
         accounts.chain(donations).fold(self.own, |sum, quota| sum.plus(quota).unwrap())
     }
 
-    fn short(needed: Quota, available: Quota) -> Refusal {
+    fn short(needed: Quota, available: Quota) -> Error {
         if needed.ram > available.ram {
-            Refusal::OutOfRam { needed: needed.ram, available: available.ram }
+            Error::OutOfRam { needed: needed.ram, available: available.ram }
         } else {
-            Refusal::OutOfCaps { needed: needed.caps, available: available.caps }
+            Error::OutOfCaps { needed: needed.caps, available: available.caps }
         }
     }
 
-    fn make(&mut self, request: &SessionRequest<'_>) -> Result<Object, Refusal> {
+    fn make(&mut self, request: &SessionRequest<'_>) -> Result<Object, Error> {
         let needed = if request.service == "PD" { Quota::new(COST.ram + self.pd_surcharge, COST.caps) } else { COST };
         if request.donation.minus(needed).is_none() {
             return Err(Self::short(needed, request.donation));
@@ -102,11 +106,11 @@ impl Model {
             "PD" => Ok(self.object(Kind::Account(Quota::NONE))),
             "ROM" => {
                 let name = request.label.rsplit(" -> ").next().unwrap_or("");
-                let content = self.roms.get(name).cloned().ok_or(Refusal::NotFound)?;
+                let content = self.roms.get(name).cloned().ok_or(Error::NotFound)?;
                 Ok(self.object(Kind::Rom(content)))
             }
             "CPU" | "LOG" | "VM" => Ok(self.object(Kind::Other)),
-            _ => Err(Refusal::Denied),
+            _ => Err(Error::Denied),
         }
     }
 }
@@ -130,7 +134,7 @@ impl Platform for Model {
         Policy { machine: Machine::X86_64, low: 0x1000, high: 0x7fff_ffff_f000, base: 0x1000_0000 }
     }
 
-    fn open_at_parent(&mut self, id: SessionId, request: SessionRequest<'_>) -> Result<Option<Object>, Refusal> {
+    fn open_at_parent(&mut self, id: SessionId, request: SessionRequest<'_>) -> Result<Option<Object>, Error> {
         let rest = self.own.minus(request.donation).ok_or_else(|| Self::short(request.donation, self.own))?;
         let object = self.make(&request)?;
         self.own = rest;
@@ -140,13 +144,13 @@ impl Platform for Model {
         Ok(if self.slow.contains(&request.service) { None } else { Some(object) })
     }
 
-    fn poll_parent(&mut self, id: SessionId) -> Result<Option<Object>, Refusal> {
+    fn poll_parent(&mut self, id: SessionId) -> Result<Option<Object>, Error> {
         let session = self.at_parent.get(&id).expect("an open session");
         Ok(self.slow_ready.then_some(session.object))
     }
 
-    fn upgrade_at_parent(&mut self, id: SessionId, more: Quota) -> Result<(), Refusal> {
-        self.own = self.own.minus(more).ok_or(Refusal::Denied)?;
+    fn upgrade_at_parent(&mut self, id: SessionId, more: Quota) -> Result<(), Error> {
+        self.own = self.own.minus(more).ok_or(Error::Denied)?;
         let session = self.at_parent.get_mut(&id).expect("an open session");
         session.donation = session.donation.plus(more).unwrap();
         Ok(())
@@ -164,15 +168,15 @@ impl Platform for Model {
         vec!["VM"]
     }
 
-    fn open_local(&mut self, id: SessionId, _: ChildId, request: SessionRequest<'_>) -> Result<Object, Refusal> {
+    fn open_local(&mut self, id: SessionId, _: ChildId, request: SessionRequest<'_>) -> Result<Object, Error> {
         if request.args == "refuse" {
-            return Err(Refusal::Invalid);
+            return Err(Error::Invalid);
         }
         self.local.insert(id, (request.label.to_owned(), request.donation));
         Ok(self.object(Kind::Other))
     }
 
-    fn upgrade_local(&mut self, id: SessionId, more: Quota) -> Result<(), Refusal> {
+    fn upgrade_local(&mut self, id: SessionId, more: Quota) -> Result<(), Error> {
         let session = self.local.get_mut(&id).expect("an open session");
         session.1 = session.1.plus(more).unwrap();
         Ok(())
@@ -182,7 +186,7 @@ impl Platform for Model {
         self.local.remove(&id).expect("an open session");
     }
 
-    fn open_rom(&mut self, id: SessionId, content: &str) -> Result<Object, Refusal> {
+    fn open_rom(&mut self, id: SessionId, content: &str, _: Quota) -> Result<Object, Error> {
         self.texts.insert(id, content.to_owned());
         Ok(self.object(Kind::Rom(content.into())))
     }
@@ -195,12 +199,12 @@ impl Platform for Model {
         self.texts.remove(&id).expect("an open ROM");
     }
 
-    fn adopt(&mut self, _: ChildId, _: &str, pd: &Object) -> Result<(), Refusal> {
+    fn adopt(&mut self, _: ChildId, _: &str, pd: &Object) -> Result<(), Error> {
         assert_eq!(*self.account(*pd), Quota::NONE);
         Ok(())
     }
 
-    fn give(&mut self, pd: &Object, quota: Quota) -> Result<(), Refusal> {
+    fn give(&mut self, pd: &Object, quota: Quota) -> Result<(), Error> {
         let rest = self.own.minus(quota).ok_or_else(|| Self::short(quota, self.own))?;
         let account = self.account(*pd);
         *account = account.plus(quota).unwrap();
@@ -208,7 +212,7 @@ impl Platform for Model {
         Ok(())
     }
 
-    fn take(&mut self, pd: &Object, quota: Quota) -> Result<(), Refusal> {
+    fn take(&mut self, pd: &Object, quota: Quota) -> Result<(), Error> {
         let account = self.account(*pd);
         *account = account.minus(quota).ok_or(Self::short(quota, *account))?;
         self.own = self.own.plus(quota).unwrap();
@@ -219,10 +223,10 @@ impl Platform for Model {
         *self.account(*pd)
     }
 
-    fn rom_len(&mut self, rom: &Object) -> Result<u64, Refusal> {
+    fn rom_len(&mut self, rom: &Object) -> Result<u64, Error> {
         match self.objects.get(rom) {
             Some(Kind::Rom(content)) => Ok(content.len() as u64),
-            _ => Err(Refusal::Invalid),
+            _ => Err(Error::Invalid),
         }
     }
 
@@ -231,16 +235,16 @@ impl Platform for Model {
         crate::elf::Source::read(&mut content.as_slice(), offset, buffer)
     }
 
-    fn map_segment(&mut self, child: ChildId, pd: &Object, _: &Object, segment: &Segment) -> Result<(), Refusal> {
+    fn map_segment(&mut self, child: ChildId, pd: &Object, _: &Object, segment: &Segment) -> Result<(), Error> {
         let (left, size) = (*self.account(*pd), segment.end_page() - segment.first_page());
         if left.ram < size {
-            return Err(Refusal::OutOfRam { needed: size, available: left.ram });
+            return Err(Error::OutOfRam { needed: size, available: left.ram });
         }
         self.segments.push((child, *segment));
         Ok(())
     }
 
-    fn run(&mut self, child: ChildId, _: &Object, _: &Object, _: u64) -> Result<(), Refusal> {
+    fn run(&mut self, child: ChildId, _: &Object, _: &Object, _: u64) -> Result<(), Error> {
         self.running.push(child);
         Ok(())
     }
@@ -249,7 +253,11 @@ impl Platform for Model {
         self.running.retain(|running| *running != child);
     }
 
-    fn notify(&mut self, child: ChildId, notice: Notice) {
+    fn drop_cap(&mut self, cap: Object) {
+        self.dropped.push(cap);
+    }
+
+    fn notify(&mut self, child: ChildId, notice: ParentSignal) {
         assert!(self.running.contains(&child), "{child:?} is told something before it runs");
         self.notices.push((child, notice));
     }
@@ -333,24 +341,21 @@ impl World {
         service: &str,
         label: &str,
         donation: Quota,
-    ) -> Result<Option<Object>, Refusal> {
+    ) -> Result<Option<Object>, Error> {
         let id = self.id(name);
         let result = self.sandbox.session(id, number, SessionRequest { service, label, args: "a=1", donation });
         self.check();
         result
     }
 
-    /// The requests that a server reads, if it has the ROM open.
-    pub(super) fn requests(&mut self) -> String {
-        let is_requests = |text: &&String| text.starts_with("session_requests");
-        self.model().texts.values().find(is_requests).cloned().expect("an open ROM with requests")
+    /// What is asked of a server first.
+    pub(super) fn asked(&self, name: &str) -> Option<ServerRequest<'_>> {
+        self.sandbox.request(self.id(name), 0)
     }
 
-    /// The number of the only request of this kind.
-    pub(super) fn request_number(&mut self, kind: &str) -> Option<SessionId> {
-        let text = self.requests();
-        let document = cloister_hid::parse(&text).expect("parses");
-        document.root.first(kind).map(|node| SessionId(node.name().unwrap().parse().unwrap()))
+    /// The number of the session for which this is the first thing asked of a server.
+    pub(super) fn asked_number(&self, name: &str, kind: RequestKind) -> Option<SessionId> {
+        self.asked(name).filter(|request| request.kind == kind).map(|request| request.id)
     }
 
     pub(super) fn logged(&mut self, line: &str) -> bool {

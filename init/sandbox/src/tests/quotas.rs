@@ -4,7 +4,7 @@
 use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 
 use super::model::{INITIAL, Object, World};
-use crate::{Notice, Quota, Response, SessionId, SessionRequest, State};
+use crate::{ParentSignal, Quota, SessionId, SessionRequest, SessionResponse, State};
 
 fn app(ram: &str, caps: u64) -> String {
     format!("+ start app\n  ram: {ram} | caps: {caps}\n")
@@ -18,7 +18,7 @@ fn an_upgrade_is_live_and_answers_a_request() {
     world.assert_logged("Warning: child \"app\" requests resources: ram 1M, caps 0");
     world.apply(&app("6M", 110));
     assert_eq!(world.account("app").minus(before), Some(Quota::new(2 << 20, 10)));
-    assert_eq!(world.model().notices, [(id, Notice::ResourceAvail)]);
+    assert_eq!(world.model().notices, [(id, ParentSignal::ResourceAvail)]);
     assert_eq!(world.id("app"), id);
 }
 
@@ -53,14 +53,14 @@ fn a_downgrade_takes_exactly_what_was_configured_in_as_many_steps_as_it_needs() 
     let mut world = World::with(&app("4M", 100));
     let id = world.id("app");
     let spent = world.account("app").minus(Quota::new(100 << 10, 20)).unwrap();
-    world.request("app", 10, "LOG", "", spent).expect("opens");
+    world.request("app", 20, "LOG", "", spent).expect("opens");
     world.apply(&app("2M", 50));
     let excess = Quota::new(2 << 20, 50);
     let owed = excess.minus(Quota::new(84 << 10, 15)).unwrap();
     assert_eq!(*world.account("app"), Quota::new(16 << 10, 5), "it keeps a little");
     assert_eq!(world.sandbox.yield_request(id), owed);
-    assert_eq!(world.model().notices, [(id, Notice::Yield)]);
-    world.sandbox.close(id, 10).expect("closes");
+    assert_eq!(world.model().notices, [(id, ParentSignal::Yield)]);
+    world.sandbox.close(id, 20).expect("closes");
     world.sandbox.yield_response(id);
     world.check();
     assert!(world.sandbox.yield_request(id).is_none());
@@ -94,16 +94,17 @@ const CONFIGS: [&str; 6] = [
      + route\n    + service Block | + child driver\n    + service VM | + local\n    + any-service | + parent\n",
 ];
 const SERVICES: [(&str, &str); 6] =
-    [("Block", "a"), ("ROM", "session_requests"), ("ROM", "config"), ("LOG", ""), ("VM", ""), ("ROM", "none")];
-const RESPONSES: [Response; 4] = [Response::Denied, Response::InsufficientRam, Response::Upgraded, Response::Closed];
+    [("Block", "a"), ("ROM", "vmm"), ("ROM", "config"), ("LOG", ""), ("VM", ""), ("ROM", "none")];
+const RESPONSES: [SessionResponse; 4] =
+    [SessionResponse::Denied, SessionResponse::InsufficientRam, SessionResponse::Ok, SessionResponse::Closed];
 
 fn event() -> impl Strategy<Value = Event> {
-    let open = (any::<bool>(), 6..12_u64, 0..SERVICES.len(), 0..200_000_u64, 0..10_u64);
+    let open = (any::<bool>(), 16..22_u64, 0..SERVICES.len(), 0..200_000_u64, 0..10_u64);
     prop_oneof![
         1 => (0..CONFIGS.len()).prop_map(Event::Configure),
         6 => open.prop_map(|(client, number, service, ram, caps)| Event::Open { client, number, service, ram, caps }),
-        1 => (6..12_u64, 0..10_000_u64).prop_map(|(number, ram)| Event::Upgrade { number, ram }),
-        2 => (any::<bool>(), 6..12_u64).prop_map(|(client, number)| Event::Close { client, number }),
+        1 => (16..22_u64, 0..10_000_u64).prop_map(|(number, ram)| Event::Upgrade { number, ram }),
+        2 => (any::<bool>(), 16..22_u64).prop_map(|(client, number)| Event::Close { client, number }),
         3 => (0..40_u64).prop_map(Event::Deliver),
         3 => ((0..40_u64), 0..RESPONSES.len()).prop_map(|(number, response)| Event::Respond(number, response)),
         1 => any::<bool>().prop_map(Event::Exit),
