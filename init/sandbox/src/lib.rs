@@ -27,6 +27,8 @@ mod balance;
 mod child;
 mod directory;
 pub mod elf;
+#[cfg(feature = "host")]
+pub mod host;
 mod lifecycle;
 mod platform;
 mod quota;

@@ -247,6 +247,12 @@ impl<P: Platform> Sandbox<P> {
         self.exit(id, -1, &format!("crashed, {what}"));
     }
 
+    /// Whether calls from children left something to be done.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.children.iter().any(|child| child.doomed)
+    }
+
     /// Does what calls from children left to be done: dismantles those that exited.
     pub fn settle(&mut self) {
         while let Some(id) = self.children.iter().find(|child| child.doomed).map(|child| child.id) {
