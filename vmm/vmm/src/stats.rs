@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counting exits by reason: what a boot costs, and where.
+
+use core::fmt;
+use std::collections::HashMap;
+
+use cloister_hypervisor::{Access, Exit};
+
+/// Counts by reason and place.
+#[derive(Clone, Debug, Default)]
+pub struct Stats {
+    counts: HashMap<(&'static str, u64), u64>,
+}
+
+impl Stats {
+    /// Counts one exit.
+    pub fn count(&mut self, exit: &Exit) {
+        let key = match exit {
+            Exit::Access(access) => place(*access),
+            Exit::Halt => ("hlt", 0),
+            Exit::InterruptWindow => ("interrupt window", 0),
+            Exit::Deadline => ("deadline", 0),
+            Exit::Kicked => ("kicked", 0),
+            Exit::Again => ("again", 0),
+            _ => ("other", 0),
+        };
+        let count = self.counts.entry(key).or_default();
+        *count = count.saturating_add(1);
+    }
+
+    /// The number of exits.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.counts.values().fold(0, |sum, n| sum.saturating_add(*n))
+    }
+}
+
+fn place(access: Access) -> (&'static str, u64) {
+    match access {
+        Access::PortRead(port) => ("port read", u64::from(port)),
+        Access::PortWrite(port) => ("port write", u64::from(port)),
+        Access::MmioRead(address) => ("memory read", address & !0xfff),
+        Access::MmioWrite(address) => ("memory write", address & !0xfff),
+        Access::MsrRead(msr) => ("msr read", u64::from(msr)),
+        Access::MsrWrite(msr) => ("msr write", u64::from(msr)),
+        Access::Cpuid(leaf) => ("cpuid", u64::from(leaf)),
+        Access::Xsetbv => ("xsetbv", 0),
+        Access::Hypercall(nr) => ("hypercall", nr),
+        _ => ("access", 0),
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list: Vec<_> = self.counts.iter().collect();
+        list.sort_by_key(|&(key, n)| (core::cmp::Reverse(n), key));
+        writeln!(f, "vm: {} exits", self.total())?;
+        list.iter().try_for_each(|((name, place), n)| writeln!(f, "vm: {n:8} {name} {place:#x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Stats;
+    use cloister_hypervisor::{Access, Exit};
+
+    #[test]
+    fn exits_are_counted_by_place() {
+        let mut stats = Stats::default();
+        for _ in 0..3 {
+            stats.count(&Exit::Access(Access::PortRead(0x3fd)));
+        }
+        stats.count(&Exit::Halt);
+        assert_eq!(stats.total(), 4);
+        let text = stats.to_string();
+        assert!(text.lines().nth(1).unwrap().ends_with("3 port read 0x3fd"), "{text}");
+    }
+}
