@@ -30,6 +30,8 @@ pub mod pic;
 pub mod pit;
 pub mod power;
 pub mod rtc;
+#[cfg(test)]
+mod rubbish;
 pub mod serial;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
