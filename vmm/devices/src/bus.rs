@@ -117,6 +117,26 @@ impl<D: ByteDevice> PortDevice for Bytewise<D> {
     }
 }
 
+/// A [`ByteDevice`] that is shared: with the list of devices that act by themselves, or with the thread that types.
+#[derive(Debug)]
+pub struct Shared<D>(pub Arc<Mutex<D>>);
+
+impl<D> Clone for Shared<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<D: ByteDevice> ByteDevice for Shared<D> {
+    fn read_byte(&mut self, offset: u16) -> u8 {
+        lock(&self.0).read_byte(offset)
+    }
+
+    fn write_byte(&mut self, offset: u16, value: u8) {
+        lock(&self.0).write_byte(offset, value);
+    }
+}
+
 /// Why a range could not be put on a bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BusError {

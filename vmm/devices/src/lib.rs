@@ -17,15 +17,21 @@
 #![deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used, clippy::unwrap_used)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+pub mod acpi_pm;
 pub mod bits;
 pub mod bus;
 pub mod clock;
 pub mod fabric;
+pub mod i8042;
 pub mod ioapic;
 pub mod irq;
 pub mod lapic;
 pub mod pic;
+pub mod pit;
 pub mod power;
+pub mod rtc;
+#[cfg(test)]
+mod rubbish;
 pub mod serial;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
