@@ -216,8 +216,10 @@ impl<L: LocalServices> Platform for System<L> {
         own().quota().map_or(Quota::NONE, |quota| Quota::new(quota.ram_available(), quota.caps_available()))
     }
 
-    fn session_cost(&self, _service: &str) -> Quota {
-        Quota::new(USUAL.ram, USUAL.caps)
+    fn session_cost(&self, service: &str) -> Quota {
+        // A PD session brings a kernel PD with a budget.
+        let ram = if service == "PD" { 48 << 10 } else { USUAL.ram };
+        Quota::new(ram, USUAL.caps)
     }
 
     fn child_cost(&self) -> Quota {
