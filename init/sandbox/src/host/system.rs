@@ -22,8 +22,8 @@ use crate::elf::{Machine, PAGE, Policy, Segment};
 use crate::platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 use crate::quota::Quota;
 
-/// Stack of a child's first thread, bytes. Below it one page stays free.
-const STACK: u64 = 256 << 10;
+/// Stack of a child's first thread, bytes; programs that need more make themselves another. Below it one page stays free.
+const STACK: u64 = 64 << 10;
 /// Kinds of news that a child may have a signal for.
 const SIGNALS: [ParentSignal; 5] = [
     ParentSignal::SessionReady,
