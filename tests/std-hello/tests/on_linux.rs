@@ -33,20 +33,25 @@ fn run(program: &Path) -> String {
     text
 }
 
-#[test]
-fn all_is_well_on_plain_linux() {
-    let text = run(&build(&[]));
-    assert!(text.contains("std-test on Linux"), "{text}");
-    assert!(text.ends_with(" ok, 0 failed\n"), "{text}");
-}
+#[cfg(test)]
+mod tests {
+    use super::{build, run};
 
-#[test]
-fn all_is_well_through_the_personality() {
-    let program = build(&["--features", "on-linux"]);
-    for _ in 0..5 {
-        let text = run(&program);
-        assert!(text.starts_with("[log] std-test on Linux"), "the personality prints: {text}");
+    #[test]
+    fn all_is_well_on_plain_linux() {
+        let text = run(&build(&[]));
+        assert!(text.contains("std-test on Linux"), "{text}");
         assert!(text.ends_with(" ok, 0 failed\n"), "{text}");
-        assert!(!text.contains("not supported"), "{text}");
+    }
+
+    #[test]
+    fn all_is_well_through_the_personality() {
+        let program = build(&["--features", "on-linux"]);
+        for _ in 0..5 {
+            let text = run(&program);
+            assert!(text.starts_with("[log] std-test on Linux"), "the personality prints: {text}");
+            assert!(text.ends_with(" ok, 0 failed\n"), "{text}");
+            assert!(!text.contains("not supported"), "{text}");
+        }
     }
 }
