@@ -5,40 +5,44 @@
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
 
 use crate::arch::guest::{self as machine, Exit};
-use crate::arch::{cpu, power};
+use crate::arch::{Frame, cpu, power};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
 use crate::sched;
+use crate::syscall::selected;
 use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
-use cloister_abi::cap::{Perms, Selector};
+use cloister_abi::cap::Perms;
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
 use cloister_svm::fpu as image;
-use core::ptr::NonNull;
 
 /// `VcpuRun`.
-#[inline]
-pub(crate) fn enter(core: &Core, ec: &Ec, selector: u64) -> Result<(), Status> {
-    let selector = Selector::try_from(selector).map_err(|_| Status::BadParameter)?;
-    let vcpu = ec.objects.lookup::<Vcpu>(selector, Perms::VCPU_RUN)?;
-    if vcpu.runner.get().is_some() {
-        return Err(Status::Busy);
-    }
+pub(crate) extern "C" fn enter(core: &Core, ec: &Ec, frame: &mut Frame) {
+    let vcpu = match selected::<Vcpu>(ec, frame.rdi, Perms::VCPU_RUN) {
+        Ok(vcpu) if vcpu.runner.get().is_none() => vcpu,
+        Ok(_) => {
+            frame.rax = Status::Busy as u64;
+            return;
+        }
+        Err(status) => {
+            frame.rax = status as u64;
+            return;
+        }
+    };
     vcpu.header().acquire();
     vcpu.runner.set(Some(ec.into()));
     ec.vcpu.set(Some(vcpu.into()));
+    ec.resume.set(Resume::Guest);
     let taken = vcpu.machine().take(machine::state_page(vcpu.page));
     if taken.fpu {
         load_fpu(core, vcpu);
     }
     if taken.refused {
         finish(core, ec, vcpu, ExitReason::InvalidState);
-        return Ok(());
+    } else {
+        run(core, ec);
     }
-    ec.resume.set(Resume::Guest);
-    run(core, ec);
-    Ok(())
 }
 
 /// Runs the guest until it exits to its monitor, or until there is other work.
@@ -100,7 +104,7 @@ pub(crate) fn leave(ec: &Ec, vcpu: &Vcpu) {
 
 /// Takes the monitor's floating-point image.
 fn load_fpu(core: &Core, vcpu: &Vcpu) {
-    core.forget_fpu(FpuOwner::Vcpu(NonNull::from(vcpu)));
+    core.forget_fpu(FpuOwner::vcpu(vcpu));
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
     image::take(machine::state_page(vcpu.page), area, cpu::xsave_mask(), 0xffff);
@@ -108,10 +112,10 @@ fn load_fpu(core: &Core, vcpu: &Vcpu) {
 
 /// Gives the monitor the floating-point image.
 fn store_fpu(core: &Core, vcpu: &Vcpu) {
-    if core.fpu_owner.get() == FpuOwner::Vcpu(NonNull::from(vcpu)) {
-        crate::arch::fpu::set_trap(false);
+    if core.fpu_owner.get() == FpuOwner::vcpu(vcpu) {
+        core.set_fpu_trap(false);
         core.save_fpu();
-        crate::arch::fpu::set_trap(true);
+        core.set_fpu_trap(true);
     }
     // SAFETY: as `load_fpu`.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_ref() };

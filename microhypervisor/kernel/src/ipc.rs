@@ -9,21 +9,40 @@ use crate::arch::Frame;
 use crate::object::ec::State;
 use crate::object::{Ec, Object, Pt};
 use crate::percore::{Core, RESCHEDULE};
+use crate::syscall::selected;
 use cloister_abi::cap::{Kind, Perms, Selector};
 use cloister_abi::hypercall::IpcFlags;
 use cloister_abi::status::Status;
-use cloister_abi::utcb::{Header, Item};
+use cloister_abi::utcb::{Header, Item, WORDS};
 
 /// Calls a portal.
-#[inline]
-pub(crate) fn call(core: &Core, ec: &Ec, frame: &mut Frame) -> Result<(), Status> {
-    let selector = Selector::try_from(frame.rdi).map_err(|_| Status::BadParameter)?;
+pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
+    let portal = match selected::<Pt>(ec, frame.rdi, Perms::PT_CALL) {
+        Ok(portal) => portal,
+        Err(status) => {
+            frame.rax = status as u64;
+            return;
+        }
+    };
+    let callee = &*portal.ec;
+    // An idle EC is alive; a message without items is the usual one.
+    if callee.state.get() == State::Idle && callee.core == core.id && frame.rsi <= WORDS as u64 {
+        words(ec, callee, frame.rsi as usize);
+        ec.state.set(State::Calling);
+        enter(core, ec, portal, Header(frame.rsi));
+    } else if let Err(status) = call_otherwise(core, ec, portal, frame) {
+        frame.rax = status as u64;
+    }
+}
+
+/// Calls with items, callees that are busy, and all that is wrong.
+#[cold]
+fn call_otherwise(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<(), Status> {
     let header = Header(frame.rsi);
-    let portal = ec.objects.lookup::<Pt>(selector, Perms::PT_CALL)?;
+    let callee = &*portal.ec;
     if !header.is_valid() {
         return Err(Status::BadParameter);
     }
-    let callee = &*portal.ec;
     if !callee.header().is_alive() {
         return Err(Status::BadCapability);
     }
@@ -33,9 +52,10 @@ pub(crate) fn call(core: &Core, ec: &Ec, frame: &mut Frame) -> Result<(), Status
     if callee.state.get() != State::Idle {
         return busy(core, ec, callee, frame.rdx);
     }
-    let received = transfer(ec, callee, header)?;
+    items(ec, callee, header.items())?;
+    words(ec, callee, header.words());
     ec.state.set(State::Calling);
-    enter(core, ec, portal, received);
+    enter(core, ec, portal, header);
     Ok(())
 }
 
@@ -75,70 +95,83 @@ fn busy(core: &Core, ec: &Ec, callee: &Ec, flags: u64) -> Result<(), Status> {
 }
 
 /// Replies to the caller and waits for the next call.
-#[inline]
-pub(crate) fn reply(core: &Core, ec: &Ec, frame: &mut Frame) -> Result<(), Status> {
+pub(crate) extern "C" fn reply(core: &Core, ec: &Ec, frame: &mut Frame) {
+    if let Some(caller) = ec.caller.get() {
+        // SAFETY: a caller is severed from its callee before it goes.
+        let caller = unsafe { caller.as_ref() };
+        // Only local ECs are ever called, so who has a caller is one.
+        if caller.state.get() == State::Calling && frame.rdi <= WORDS as u64 && !core.helping.get() {
+            words(ec, caller, frame.rdi as usize);
+            let registers = caller.registers();
+            registers.rax = Status::Success as u64;
+            registers.rdi = frame.rdi;
+            ec.caller.set(None);
+            ec.state.set(State::Idle);
+            caller.callee.set(None);
+            caller.state.set(State::Running);
+            core.switch(caller);
+            return;
+        }
+    }
+    reply_otherwise(core, ec, frame);
+}
+
+/// Replies with items, to exceptions, to callers that have gone or whose time this is not, and all that is wrong.
+#[cold]
+fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
     if ec.global {
-        return Err(Status::BadParameter);
+        frame.rax = Status::BadParameter as u64;
+        return;
     }
     let header = Header(frame.rdi);
-    let Some(caller) = ec.caller.take() else {
-        // The caller has gone meanwhile.
-        ec.state.set(State::Idle);
-        core.request(RESCHEDULE);
-        return Ok(());
-    };
+    ec.state.set(State::Idle);
+    core.request(RESCHEDULE);
+    // The caller may have gone meanwhile.
+    let Some(caller) = ec.caller.take() else { return };
     // SAFETY: a caller is severed from its callee before it goes.
     let caller = unsafe { caller.as_ref() };
     caller.callee.set(None);
-    ec.state.set(State::Idle);
-    if caller.state.get() == State::Faulted {
-        caller.state.set(State::Running);
+    let faulted = caller.state.replace(State::Running) == State::Faulted;
+    if faulted {
         crate::exception::resume(caller, ec, header);
-        core.request(RESCHEDULE);
-        return Ok(());
-    }
-    let result = if header.is_valid() { transfer(ec, caller, header) } else { Err(Status::Aborted) };
-    let registers = caller.registers();
-    match result {
-        Ok(header) => {
-            registers.rax = Status::Success as u64;
-            registers.rdi = header.0;
+    } else {
+        let result = if header.is_valid() { items(ec, caller, header.items()) } else { Err(Status::Aborted) };
+        let registers = caller.registers();
+        match result {
+            Ok(()) => {
+                words(ec, caller, header.words());
+                registers.rax = Status::Success as u64;
+                registers.rdi = header.0;
+            }
+            Err(status) => registers.rax = status as u64,
         }
-        Err(status) => registers.rax = status as u64,
     }
-    caller.state.set(State::Running);
-    if core.helping.get() {
-        // The time belongs to somebody else, who tries again now.
-        core.request(RESCHEDULE);
-        caller.unpark();
-        return Ok(());
-    }
-    core.switch(caller);
-    Ok(())
+    caller.unpark();
 }
 
-/// Copies words and items. Answers the header that the receiver sees.
+/// Copies words from UTCB to UTCB, in steps of four: at most three more than asked, which lie in the same page.
 #[inline]
-fn transfer(from: &Ec, to: &Ec, header: Header) -> Result<Header, Status> {
-    if header.items() != 0 {
-        items(from, to, header.items())?;
+fn words(from: &Ec, to: &Ec, count: usize) {
+    if count == 0 {
+        return;
     }
     let (source, target) = (from.utcb.as_ptr(), to.utcb.as_ptr());
     // SAFETY: both are frames of the kernel's; raw pointers, since the components may write to them at any time.
-    let (mut source, mut target) =
-        unsafe { ((&raw const (*source).words).cast::<[u64; 4]>(), (&raw mut (*target).words).cast::<[u64; 4]>()) };
-    // In steps of four words: a few words too many are copied, which lie in the same page.
-    let mut left = header.words();
-    while left > 0 {
-        // SAFETY: 480 is a multiple of 4, and the header says no more than 480.
+    let (source, target) = unsafe { (&raw const (*source).words, &raw mut (*target).words) };
+    let (source, target) = (source.cast::<u64>(), target.cast::<u64>());
+    let mut at = 0;
+    while at < count {
+        // SAFETY: the count is at most 480, a multiple of four.
         unsafe {
-            target.write_volatile(source.read_volatile());
-            source = source.add(1);
-            target = target.add(1);
+            let (a, b) = (source.add(at).read_volatile(), source.add(at + 1).read_volatile());
+            let (c, d) = (source.add(at + 2).read_volatile(), source.add(at + 3).read_volatile());
+            target.add(at).write_volatile(a);
+            target.add(at + 1).write_volatile(b);
+            target.add(at + 2).write_volatile(c);
+            target.add(at + 3).write_volatile(d);
         }
-        left = left.saturating_sub(4);
+        at += 4;
     }
-    Ok(header)
 }
 
 /// Hands over the items of a message.

@@ -18,12 +18,26 @@ pub(crate) const REAP: u32 = 1 << 2;
 /// Work: look at the alarm: deadlines or the time slice.
 pub(crate) const ALARM: u32 = 1 << 3;
 
-/// Whose floating-point state is in the registers.
+/// Whose floating-point state is in the registers: one word, since every switch compares it. The address of an EC, or that of a
+/// VCPU plus one, or 0 for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FpuOwner {
-    Nobody,
-    Ec(NonNull<Ec>),
-    Vcpu(NonNull<Vcpu>),
+pub(crate) struct FpuOwner(usize);
+
+impl FpuOwner {
+    /// Nobody's.
+    pub(crate) const NOBODY: Self = Self(0);
+
+    /// An EC's.
+    #[inline]
+    pub(crate) fn ec(ec: &Ec) -> Self {
+        Self(core::ptr::from_ref(ec).expose_provenance())
+    }
+
+    /// A VCPU's.
+    #[inline]
+    pub(crate) fn vcpu(vcpu: &Vcpu) -> Self {
+        Self(core::ptr::from_ref(vcpu).expose_provenance() + 1)
+    }
 }
 
 /// A core.
@@ -46,6 +60,8 @@ pub(crate) struct Core {
     pub(crate) ready: ReadyQueue<Sc>,
     pub(crate) timeouts: TimeoutQueue<Ec>,
     pub(crate) fpu_owner: Cell<FpuOwner>,
+    /// Floating-point instructions trap.
+    fpu_traps: Cell<bool>,
     /// Page-table root that is active.
     root: Cell<u64>,
     /// Port space whose bitmap is loaded.
@@ -66,7 +82,8 @@ static BOOT_CORE: Core = Core {
     armed: Cell::new(u64::MAX),
     ready: ReadyQueue::new(),
     timeouts: TimeoutQueue::new(),
-    fpu_owner: Cell::new(FpuOwner::Nobody),
+    fpu_owner: Cell::new(FpuOwner::NOBODY),
+    fpu_traps: Cell::new(false),
     root: Cell::new(0),
     ports: Cell::new(None),
 };
@@ -118,36 +135,41 @@ impl Core {
     /// Makes an EC current: its registers are loaded at the next return to user mode.
     #[inline]
     pub(crate) fn switch(&self, ec: &Ec) {
-        if let Some(old) = self.current.get() {
-            if old == NonNull::from(ec) {
-                self.prepare(ec);
-                return;
-            }
+        match self.current.replace(Some(NonNull::from(ec))) {
             // SAFETY: as `current`.
-            unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base());
+            Some(old) => unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base()),
+            None => {}
         }
-        self.current.set(Some(NonNull::from(ec)));
         arch::percore::set_thread(ec.utcb_address, ec.fs_base.get());
-        self.prepare(ec);
-    }
-
-    #[inline]
-    fn prepare(&self, ec: &Ec) {
         let end = ec.frame.get().addr() + size_of::<arch::Frame>();
         // SAFETY: the head is this core's own.
         unsafe { (*self.head.get()).set_frame_end(end as u64) };
-        let root = ec.host.root();
-        if root != self.root.get() {
-            self.root.set(root);
-            // SAFETY: every host space has the kernel's half.
-            unsafe { paging::activate(root) };
-            let loaded = self.ports.get() == Some(ec.ports.pointer());
-            // SAFETY: the head is this core's own.
-            unsafe { (*self.head.get()).use_ports(loaded) };
+        if ec.roots.host != self.root.get() {
+            self.enter_space(ec);
         }
-        fpu::set_trap(self.fpu_owner.get() != FpuOwner::Ec(NonNull::from(ec)));
+        let trap = self.fpu_owner.get() != FpuOwner::ec(ec);
+        if trap != self.fpu_traps.get() {
+            self.set_fpu_trap(trap);
+        }
         if ec.resume.get() != crate::object::ec::Resume::User {
             self.request(RESUME);
+        }
+    }
+
+    /// Switches to the address space of an EC.
+    fn enter_space(&self, ec: &Ec) {
+        self.root.set(ec.roots.host);
+        // SAFETY: every host space has the kernel's half.
+        unsafe { paging::activate(ec.roots.host) };
+        let loaded = self.ports.get() == Some(ec.ports.pointer());
+        // SAFETY: the head is this core's own.
+        unsafe { (*self.head.get()).use_ports(loaded) };
+    }
+
+    /// Lets floating-point instructions trap, or not.
+    pub(crate) fn set_fpu_trap(&self, trap: bool) {
+        if self.fpu_traps.replace(trap) != trap {
+            fpu::set_trap(trap);
         }
     }
 
@@ -173,34 +195,35 @@ impl Core {
     /// A floating-point instruction of the current EC trapped: gives it the unit. Answers whether it may use it.
     pub(crate) fn take_fpu(&self, ec: &Ec) -> bool {
         let Some(area) = ec.fpu else { return false };
-        fpu::set_trap(false);
+        self.set_fpu_trap(false);
         self.save_fpu();
         // SAFETY: the area is the EC's, initialized at creation.
         unsafe { fpu::restore(area, arch::cpu::xsave_mask()) };
-        self.fpu_owner.set(FpuOwner::Ec(NonNull::from(ec)));
+        self.fpu_owner.set(FpuOwner::ec(ec));
         true
     }
 
     /// Saves the registers to whom they belong. The trap must be off.
     pub(crate) fn save_fpu(&self) {
-        match self.fpu_owner.replace(FpuOwner::Nobody) {
-            FpuOwner::Nobody => {}
-            FpuOwner::Ec(ec) => {
-                // SAFETY: an EC that goes is forgotten as owner first.
-                if let Some(area) = unsafe { ec.as_ref() }.fpu {
-                    // SAFETY: the area is the owner's.
-                    unsafe { fpu::save(area, arch::cpu::xsave_mask()) };
-                }
-            }
+        let FpuOwner(owner) = self.fpu_owner.replace(FpuOwner::NOBODY);
+        if owner & 1 != 0 {
+            let vcpu: *const Vcpu = core::ptr::with_exposed_provenance(owner - 1);
             // SAFETY: a VCPU that goes is forgotten as owner first.
-            FpuOwner::Vcpu(vcpu) => unsafe { vcpu.as_ref() }.save_fpu(),
+            unsafe { &*vcpu }.save_fpu();
+        } else if owner != 0 {
+            let ec: *const Ec = core::ptr::with_exposed_provenance(owner);
+            // SAFETY: an EC that goes is forgotten as owner first.
+            if let Some(area) = unsafe { &*ec }.fpu {
+                // SAFETY: the area is the owner's.
+                unsafe { fpu::save(area, arch::cpu::xsave_mask()) };
+            }
         }
     }
 
     /// The owner goes: what is in the registers is nobody's.
     pub(crate) fn forget_fpu(&self, owner: FpuOwner) {
         if self.fpu_owner.get() == owner {
-            self.fpu_owner.set(FpuOwner::Nobody);
+            self.fpu_owner.set(FpuOwner::NOBODY);
         }
     }
 
@@ -223,10 +246,5 @@ impl Core {
             // SAFETY: the head is this core's own.
             unsafe { (*self.head.get()).use_ports(false) };
         }
-    }
-
-    /// Whether the object is what runs now.
-    pub(crate) fn is_current(&self, ec: &Ec) -> bool {
-        self.current.get() == Some(NonNull::from(ec))
     }
 }

@@ -9,12 +9,18 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 const GREEN: &str = "\x1b[1;32m";
+const YELLOW: &str = "\x1b[1;33m";
 const RED: &str = "\x1b[1;31m";
 const RESET: &str = "\x1b[0m";
 
 /// A step that is done or begins: `  Building the kernel`.
 pub(crate) fn step(verb: &str, what: &str) {
     line(GREEN, &format!("{verb:>12}"), what);
+}
+
+/// Something that the user should know, and that stops nothing.
+pub(crate) fn warn(what: &str) {
+    line(YELLOW, &format!("{:>12}", "Note"), what);
 }
 
 /// The end of a command that failed, with its chain of causes.

@@ -15,6 +15,7 @@ use regex::Regex;
 use serde::Deserialize;
 
 use crate::cli::{GuestOptions, multi_line};
+use crate::say;
 use crate::size::Size;
 use crate::workspace::Workspace;
 
@@ -187,7 +188,13 @@ impl Scenario {
         match fs::read_to_string(&file) {
             Ok(text) => {
                 let filled = fill_in(&text, &self.variables(options));
-                filled.map(Some).with_context(|| format!("{}", file.display()))
+                let filled = filled.with_context(|| format!("{}", file.display()))?;
+                // What init will object to is told now. It stops nothing: init goes on with the rest, too, and there
+                // are tests of just that.
+                for objection in cloister_init_config::check(&filled) {
+                    say::warn(&format!("{}:{objection}", file.display()));
+                }
+                Ok(Some(filled))
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),

@@ -7,6 +7,7 @@
 
 use super::sc::Parked;
 use super::sm::Waiting;
+use super::space::Slots;
 use super::{Header, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
 use cloister_abi::cap::Kind;
@@ -63,6 +64,8 @@ pub(crate) struct Ec {
     pub(crate) host: Ref<Space>,
     /// Its ports.
     pub(crate) ports: Ref<Space>,
+    /// Where its spaces' tables are.
+    pub(crate) roots: Roots,
     /// Message page, as the kernel sees it.
     pub(crate) utcb: NonNull<Utcb>,
     /// Message page, as the component sees it.
@@ -130,6 +133,15 @@ unsafe impl Object for Ec {
 
 const _: () = assert!(size_of::<Ec>() <= 576);
 
+/// Where the tables of an EC's spaces are, for the fast paths. The EC's references keep them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Roots {
+    /// First level of its object space.
+    pub(crate) objects: NonNull<Slots>,
+    /// Physical address of the page-table root of its host space.
+    pub(crate) host: u64,
+}
+
 /// What a new EC is made of, beside its domain.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -146,6 +158,11 @@ pub(crate) struct Parts {
 impl Ec {
     /// An EC of that domain; a global one runs when it gets a scheduling context, a local one when it is called.
     pub(crate) fn new(pd: &Pd, spaces: super::pd::Spaces, parts: Parts) -> Self {
+        let roots = Roots {
+            // A PD's object space is one, so the dangling pointer is never there.
+            objects: spaces.objects.object_root().unwrap_or(NonNull::dangling()),
+            host: spaces.host.root(),
+        };
         let frame = Frame {
             vector: if parts.global { FRESH } else { crate::arch::SYSCALL },
             rip: parts.ip,
@@ -162,6 +179,7 @@ impl Ec {
             objects: spaces.objects,
             host: spaces.host,
             ports: spaces.ports,
+            roots,
             utcb: parts.utcb,
             utcb_address: parts.utcb_address,
             event: parts.event,
@@ -311,7 +329,7 @@ impl Ec {
 
 impl Drop for Ec {
     fn drop(&mut self) {
-        crate::percore::core().forget_fpu(crate::percore::FpuOwner::Ec(NonNull::from(&*self)));
+        crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
         self.host.unmap_frame(self.utcb_address, self.utcb.cast());
         for frame in [Some(self.utcb.cast::<u8>()), self.fpu].into_iter().flatten() {
             // SAFETY: the frames were taken for this EC from this payer, and nothing maps or uses them any more.

@@ -23,7 +23,7 @@ use spin::Mutex;
 const SLOTS: usize = FRAME / 8;
 const PERMS: u64 = 0x1f;
 
-type Slots = [AtomicU64; SLOTS];
+pub(crate) type Slots = [AtomicU64; SLOTS];
 
 /// What a space is made of.
 #[derive(Debug)]
@@ -86,33 +86,28 @@ impl Space {
 
     // ---- capabilities
 
+    /// First level of an object space.
+    pub(crate) fn object_root(&self) -> Option<NonNull<Slots>> {
+        match &self.content {
+            Content::Objects(root) => Some(*root),
+            _ => None,
+        }
+    }
+
     #[inline]
     fn slot(&self, sel: Selector) -> Option<&AtomicU64> {
         let Content::Objects(root) = &self.content else { return None };
         if sel >= SELECTORS {
             return None;
         }
-        // SAFETY: the root frame is the space's for its life.
-        let entry = unsafe { root.as_ref() }[sel as usize / SLOTS].load(Ordering::Acquire);
-        let table: *const Slots = core::ptr::with_exposed_provenance(entry as usize);
-        // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
-        unsafe { table.as_ref() }.map(|slots| &slots[sel as usize % SLOTS])
+        slot_in(*root, sel)
     }
 
     /// The object of that type at a selector, alive and with these permissions.
     #[inline]
     pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
-        let Some(slot) = self.slot(sel) else { return Err(Status::BadCapability) };
-        let cap = slot.load(Ordering::Acquire);
-        let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
-        // SAFETY: a capability holds a reference to its object.
-        match unsafe { header.as_ref() } {
-            Some(header)
-                if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) =>
-            {
-                // SAFETY: the kind tells the type.
-                Ok(unsafe { super::cast::<T>(header) })
-            }
+        match &self.content {
+            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms),
             _ => Err(Status::BadCapability),
         }
     }
@@ -264,6 +259,31 @@ impl Space {
         // SAFETY: as above.
         unsafe { byte.write(if allowed { old & !bit } else { old | bit }) };
         Ok(())
+    }
+}
+
+#[inline]
+fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
+    // SAFETY: the root frame is the space's for its life.
+    let entry = unsafe { root.as_ref() }[sel as usize / SLOTS].load(Ordering::Acquire);
+    let table: *const Slots = core::ptr::with_exposed_provenance(entry as usize);
+    // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
+    unsafe { table.as_ref() }.map(|slots| &slots[sel as usize % SLOTS])
+}
+
+/// The object of that type at a selector below [`SELECTORS`] of the object space with that root, alive and with these permissions.
+#[inline]
+pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Result<&'a T, Status> {
+    let Some(slot) = slot_in(root, sel) else { return Err(Status::BadCapability) };
+    let cap = slot.load(Ordering::Acquire);
+    let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+    // SAFETY: a capability holds a reference to its object.
+    match unsafe { header.as_ref() } {
+        Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
+            // SAFETY: the kind tells the type.
+            Ok(unsafe { super::cast::<T>(header) })
+        }
+        _ => Err(Status::BadCapability),
     }
 }
 

@@ -103,14 +103,14 @@ impl Vcpu {
     #[inline]
     pub(crate) fn take_fpu(&self) {
         let core = core();
-        let owner = FpuOwner::Vcpu(NonNull::from(self));
+        let owner = FpuOwner::vcpu(self);
         if core.fpu_owner.get() != owner {
-            fpu::set_trap(false);
+            core.set_fpu_trap(false);
             core.save_fpu();
             // SAFETY: the area is the VCPU's own, initialized at creation; the trap is off.
             unsafe { fpu::restore(self.fpu, cpu::xsave_mask()) };
             core.fpu_owner.set(owner);
-            fpu::set_trap(true);
+            core.set_fpu_trap(true);
         }
     }
 
@@ -130,7 +130,7 @@ fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
-        core().forget_fpu(FpuOwner::Vcpu(NonNull::from(&*self)));
+        core().forget_fpu(FpuOwner::vcpu(self));
         let frames = [Some(self.page.cast()), Some(self.block), Some(self.fpu)];
         self.host.unmap_frame(self.address, self.page.cast());
         if let Some(payer) = self.header.payer() {

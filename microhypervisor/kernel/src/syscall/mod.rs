@@ -24,6 +24,24 @@ use cloister_abi::{USER_END, VERSION};
 /// What a handler answers.
 type Answer = Result<(u64, u64), Status>;
 
+/// Handles one hypercall of an EC.
+type Handler = extern "C" fn(&Core, &Ec, &mut Frame);
+
+/// The handlers of the fast paths, by number; all others go to [`slow`]. A table of functions, so that each has only the stack frame that
+/// it needs.
+static HANDLERS: [Handler; abi::CALLS.len()] = handlers();
+
+const fn handlers() -> [Handler; abi::CALLS.len()] {
+    let mut table: [Handler; abi::CALLS.len()] = [slow; abi::CALLS.len()];
+    table[abi::Null::NUMBER as usize] = null;
+    table[abi::IpcCall::NUMBER as usize] = ipc::call;
+    table[abi::IpcReply::NUMBER as usize] = ipc::reply;
+    table[abi::SmUp::NUMBER as usize] = sm_up;
+    table[abi::SmDown::NUMBER as usize] = sm_down;
+    table[abi::VcpuRun::NUMBER as usize] = crate::guest::enter;
+    table
+}
+
 /// Entry from the `syscall` instruction.
 pub(crate) extern "C" fn handler(frame: &mut Frame) {
     let core = core();
@@ -38,38 +56,15 @@ pub(crate) extern "C" fn handler(frame: &mut Frame) {
 /// Does one hypercall of an EC.
 #[inline]
 pub(crate) fn dispatch(core: &Core, ec: &Ec, frame: &mut Frame) {
-    match frame.rax.wrapping_sub(HYPERCALL_BASE) {
-        abi::IpcCall::NUMBER => {
-            if let Err(status) = ipc::call(core, ec, frame) {
-                frame.rax = status as u64;
-            }
-        }
-        abi::IpcReply::NUMBER => {
-            if let Err(status) = ipc::reply(core, ec, frame) {
-                frame.rax = status as u64;
-            }
-        }
-        abi::Null::NUMBER => {
-            frame.rax = Status::Success as u64;
-            frame.rdi = u64::from(VERSION);
-        }
-        abi::SmUp::NUMBER => frame.rax = sm_up(ec, frame).err().unwrap_or(Status::Success) as u64,
-        abi::SmDown::NUMBER => match sm_down(ec, frame) {
-            Ok(value) => {
-                frame.rax = Status::Success as u64;
-                frame.rdi = value;
-            }
-            // Waiting, or an error: a waiter's registers are written when it wakes.
-            Err(status) => frame.rax = status as u64,
-        },
-        abi::VcpuRun::NUMBER => {
-            if let Err(status) = crate::guest::enter(core, ec, frame.rdi) {
-                frame.rax = status as u64;
-            }
-        }
-        number if number < abi::CALLS.len() as u64 => slow(core, ec, frame, number),
-        _ => foreign(ec, frame),
+    match usize::try_from(frame.rax.wrapping_sub(HYPERCALL_BASE)).ok().and_then(|number| HANDLERS.get(number)) {
+        Some(handle) => handle(core, ec, frame),
+        None => foreign(ec, frame),
     }
+}
+
+extern "C" fn null(_: &Core, _: &Ec, frame: &mut Frame) {
+    frame.rax = Status::Success as u64;
+    frame.rdi = u64::from(VERSION);
 }
 
 /// A system call that is not a hypercall: goes on at the component's foreign entry, if it has one.
@@ -89,31 +84,53 @@ fn foreign(ec: &Ec, frame: &mut Frame) {
     frame.rip = entry;
 }
 
-#[inline]
-fn sm_up(ec: &Ec, frame: &Frame) -> Result<(), Status> {
-    let selector = Selector::try_from(frame.rdi).map_err(|_| Status::BadParameter)?;
-    ec.objects.lookup::<Sm>(selector, Perms::SM_UP)?.up();
-    Ok(())
+extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
+    frame.rax = match selected::<Sm>(ec, frame.rdi, Perms::SM_UP) {
+        Ok(sm) => {
+            sm.up();
+            Status::Success as u64
+        }
+        Err(status) => status as u64,
+    };
 }
 
-#[inline]
-fn sm_down(ec: &Ec, frame: &Frame) -> Result<u64, Status> {
-    let selector = Selector::try_from(frame.rdi).map_err(|_| Status::BadParameter)?;
+extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
+    let sm = match selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) {
+        Ok(sm) => sm,
+        Err(status) => {
+            frame.rax = status as u64;
+            return;
+        }
+    };
+    let count = sm.count.get();
+    if frame.rsi == 0 && count != 0 {
+        sm.count.set(count - 1);
+        frame.rax = Status::Success as u64;
+        frame.rdi = 1;
+        return;
+    }
+    if let Err(status) = sm_wait(ec, sm, frame) {
+        frame.rax = status as u64;
+    }
+}
+
+/// Counts down in the other ways, or waits.
+#[cold]
+fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
     let flags = DownFlags::from_bits(frame.rsi).ok_or(Status::BadParameter)?;
-    let sm = ec.objects.lookup::<Sm>(selector, Perms::SM_DOWN)?;
     let count = sm.count.get();
     if count != 0 {
         let taken = if flags.contains(DownFlags::ZERO) { count } else { 1 };
         sm.count.set(count - taken);
-        return Ok(taken);
-    }
-    if flags.contains(DownFlags::NONBLOCKING) {
-        return Err(Status::Timeout);
+        frame.rax = Status::Success as u64;
+        frame.rdi = taken;
+        return Ok(());
     }
     let deadline = frame.rdx;
-    if deadline != 0 && deadline <= crate::arch::cpu::ticks() {
+    if flags.contains(DownFlags::NONBLOCKING) || (deadline != 0 && deadline <= crate::arch::cpu::ticks()) {
         return Err(Status::Timeout);
     }
+    // The registers are written when it wakes.
     sm.queue.push_back(ec);
     ec.semaphore.set(Some(sm.into()));
     ec.state.set(crate::object::ec::State::Blocked);
@@ -121,14 +138,13 @@ fn sm_down(ec: &Ec, frame: &Frame) -> Result<u64, Status> {
         sched::set_timeout(ec, deadline);
     }
     sched::block();
-    Err(Status::Success)
+    Ok(())
 }
 
 /// All calls that are not on a fast path.
-#[cold]
-fn slow(core: &Core, ec: &Ec, frame: &mut Frame, number: u64) {
+extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
     let args = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
-    let answer = match number {
+    let answer = match frame.rax.wrapping_sub(HYPERCALL_BASE) {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
@@ -172,4 +188,13 @@ fn with<C: Call>(args: &abi::Args, handle: impl FnOnce(C) -> Answer) -> Answer {
 /// The object at a selector of the calling EC.
 fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, Status> {
     ec.objects.lookup(selector, perms)
+}
+
+/// The object at a selector in a register.
+#[inline]
+pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Result<&T, Status> {
+    if register >= u64::from(cloister_abi::cap::SELECTORS) {
+        return Err(if register > u64::from(Selector::MAX) { Status::BadParameter } else { Status::BadCapability });
+    }
+    crate::object::space::lookup_in(ec.roots.objects, register as Selector, perms)
 }

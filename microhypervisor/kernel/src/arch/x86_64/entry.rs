@@ -23,15 +23,15 @@ pub(crate) struct Frame {
     pub(crate) r12: u64,
     pub(crate) rbx: u64,
     pub(crate) rbp: u64,
-    pub(crate) r11: u64,
     pub(crate) r10: u64,
     pub(crate) r9: u64,
     pub(crate) r8: u64,
     pub(crate) rdi: u64,
     pub(crate) rsi: u64,
     pub(crate) rdx: u64,
-    pub(crate) rcx: u64,
     pub(crate) rax: u64,
+    pub(crate) rcx: u64,
+    pub(crate) r11: u64,
     /// Vector, or [`SYSCALL`]: says how the EC entered and so how it is resumed.
     pub(crate) vector: u64,
     pub(crate) error: u64,
@@ -64,16 +64,14 @@ entry_syscall:
     mov [rsp - 3 * 8], r11
     mov [rsp - 2 * 8], rcx
     mov qword ptr [rsp - 7 * 8], {syscall}
-    sub rsp, 7 * 8
+    sub rsp, 9 * 8
     push rax
-    push rcx
     push rdx
     push rsi
     push rdi
     push r8
     push r9
     push r10
-    push r11
     push rbp
     push rbx
     push r12
@@ -93,30 +91,22 @@ exit_user:
     pop r12
     pop rbx
     pop rbp
-    cmp qword ptr [rsp + 9 * 8], {syscall}
-    jne 1f
-    add rsp, 8
     pop r10
     pop r9
     pop r8
     pop rdi
     pop rsi
     pop rdx
-    mov rax, [rsp + 8]
+    pop rax
+    cmp qword ptr [rsp + 2 * 8], {syscall}
+    jne 1f
     mov rcx, [rsp + 4 * 8]
     mov r11, [rsp + 6 * 8]
     mov rsp, [rsp + 7 * 8]
     swapgs
     sysretq
-1:  pop r11
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rcx
-    pop rax
+1:  pop rcx
+    pop r11
     add rsp, 16
     swapgs
     iretq
@@ -132,15 +122,15 @@ entry_trap:
     je 3f
     cmp qword ptr [rsp], 18
     je 3f
-    push rax
+    push r11
     push rcx
+    push rax
     push rdx
     push rsi
     push rdi
     push r8
     push r9
     push r10
-    push r11
     push rbp
     push rbx
     push r12
@@ -153,15 +143,15 @@ entry_trap:
     call {user_trap}
     jmp exit_user
 
-2:  push rax
+2: push r11
     push rcx
+    push rax
     push rdx
     push rsi
     push rdi
     push r8
     push r9
     push r10
-    push r11
     push rbp
     push rbx
     push r12
@@ -180,28 +170,28 @@ entry_trap:
     pop r12
     pop rbx
     pop rbp
-    pop r11
     pop r10
     pop r9
     pop r8
     pop rdi
     pop rsi
     pop rdx
-    pop rcx
     pop rax
+    pop rcx
+    pop r11
     add rsp, 16
     iretq
 
 3:
-    push rax
+    push r11
     push rcx
+    push rax
     push rdx
     push rsi
     push rdi
     push r8
     push r9
     push r10
-    push r11
     push rbp
     push rbx
     push r12
@@ -220,15 +210,15 @@ entry_trap:
     pop r12
     pop rbx
     pop rbp
-    pop r11
     pop r10
     pop r9
     pop r8
     pop rdi
     pop rsi
     pop rdx
-    pop rcx
     pop rax
+    pop rcx
+    pop r11
     add rsp, 16
     swapgs
     iretq

@@ -7,17 +7,10 @@
 use super::cpu::{self, feature};
 use core::arch::asm;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-
-static TRAPS: AtomicBool = AtomicBool::new(false);
 
 /// Lets floating-point instructions trap, or not.
 #[inline]
 pub(crate) fn set_trap(trap: bool) {
-    if TRAPS.load(Relaxed) == trap {
-        return;
-    }
-    TRAPS.store(trap, Relaxed);
     if trap {
         // SAFETY: sets TS and nothing else.
         unsafe { asm!("mov {tmp}, cr0", "or {tmp}, 8", "mov cr0, {tmp}", tmp = out(reg) _, options(nomem, nostack)) };

@@ -43,7 +43,9 @@ const TSS_SELECTOR: u16 = 0x28;
 #[repr(C, packed(4))]
 pub(crate) struct Tss {
     reserved0: u32,
-    rsp: [u64; 3],
+    rsp0: u64,
+    rsp1: u64,
+    rsp2: u64,
     reserved1: u64,
     ist: [u64; 7],
     reserved2: u64,
@@ -87,8 +89,17 @@ const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of
 impl Head {
     /// A head that [`Head::activate`] completes.
     pub(crate) const fn new() -> Self {
-        let tss =
-            Tss { reserved0: 0, rsp: [0; 3], reserved1: 0, ist: [0; 7], reserved2: 0, reserved3: 0, io_map: NO_IO_MAP };
+        let tss = Tss {
+            reserved0: 0,
+            rsp0: 0,
+            rsp1: 0,
+            rsp2: 0,
+            reserved1: 0,
+            ist: [0; 7],
+            reserved2: 0,
+            reserved3: 0,
+            io_map: NO_IO_MAP,
+        };
         Self { this: 0, stack: 0, scratch: 0, gdt: [0; 7], tss, ports: [0xff; 8193] }
     }
 
@@ -159,7 +170,7 @@ impl Head {
     /// Where the processor and the entry code put the registers of the current EC.
     #[inline]
     pub(crate) fn set_frame_end(&mut self, end: u64) {
-        self.tss.rsp = [end, 0, 0];
+        self.tss.rsp0 = end;
     }
 
     /// Says whether the loaded port bitmap holds for the current EC.
