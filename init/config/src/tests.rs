@@ -242,3 +242,35 @@ proptest! {
         let _ = check(&text);
     }
 }
+
+#[test]
+fn the_example_of_the_language_reference_is_accepted() {
+    let page = include_str!("../../../docs/spec/init.md");
+    let from = page.find("    config |").expect("the page has an example");
+    let example: Vec<&str> = page[from..].lines().map_while(|line| line.strip_prefix("    ")).collect();
+    assert_eq!(messages(&example.join("\n")), Vec::<String>::new());
+    assert_eq!(example.last(), Some(&"-"));
+}
+
+#[test]
+fn the_language_reference_names_every_word() {
+    fn words(kind: &crate::language::NodeKind, found: &mut Vec<&'static str>) {
+        found.push(kind.kind);
+        if kind.later {
+            return;
+        }
+        found.extend(kind.attributes.iter().map(|attribute| attribute.tag));
+        if let crate::language::Content::Nodes(nodes) = &kind.content {
+            nodes.iter().for_each(|node| words(node, found));
+        }
+    }
+    let page = include_str!("../../../docs/spec/init.md");
+    let mut all = Vec::new();
+    words(&crate::language::CONFIG, &mut all);
+    for word in all {
+        let named = ["`", ": ", "+ ", " "]
+            .iter()
+            .any(|before| ["`", ":", " "].iter().any(|behind| page.contains(&format!("{before}{word}{behind}"))));
+        assert!(named, "the page does not name `{word}`");
+    }
+}

@@ -55,7 +55,7 @@ impl<P: Platform> Sandbox<P> {
             let line = format_args!("child \"{}\": {wanted} configured, only {slack} left", start.name);
             self.log(LogLevel::Warning, line);
         }
-        let mut costs = Quota::NONE;
+        let mut costs = self.platform.child_cost();
         for (_, service) in ENVIRONMENT {
             costs = costs.plus(self.platform.session_cost(service)).ok_or("its environment costs too much")?;
         }
@@ -65,7 +65,7 @@ impl<P: Platform> Sandbox<P> {
         if let Some(child) = self.child_mut(id) {
             child.assigned = assigned;
         }
-        let mut donated = Quota::NONE;
+        let mut donated = self.platform.child_cost();
         for (number, service) in ENVIRONMENT {
             let left = assigned.without(donated);
             let donation = self.open_environment(id, (number, service), &start.name, left)?;
@@ -83,14 +83,15 @@ impl<P: Platform> Sandbox<P> {
                 Ok(_) => return Ok(donation),
                 Err(refusal) => refusal,
             };
-            let grown = match refusal {
-                Error::OutOfRam { needed, .. } if needed > donation.ram && needed <= left.ram => {
-                    Quota::new(needed, donation.caps)
-                }
-                Error::OutOfCaps { needed, .. } if needed > donation.caps && needed <= left.caps => {
-                    Quota::new(donation.ram, needed)
-                }
+            // What is missing is added; servers count what they need in different ways.
+            let missing = match refusal {
+                Error::OutOfRam { needed, available } => Quota::new(needed.saturating_sub(available), 0),
+                Error::OutOfCaps { needed, available } => Quota::new(0, needed.saturating_sub(available)),
                 refusal => return Err(self.refused(id, number, service, refusal)),
+            };
+            let grown = donation.plus(missing).filter(|grown| left.minus(*grown).is_some());
+            let Some(grown) = grown.filter(|_| !missing.is_none()) else {
+                return Err(self.refused(id, number, service, refusal));
             };
             donation = grown;
         }
@@ -121,7 +122,8 @@ impl<P: Platform> Sandbox<P> {
         let Some(pd) = self.environment_cap(id, PD) else { return Ok(()) };
         if state == State::Initial {
             self.platform.adopt(id, &name, &pd).map_err(|refusal| format!("its protection domain: {refusal}"))?;
-            let donated = self.environment_donations(id);
+            let kept = self.platform.child_cost();
+            let donated = self.environment_donations(id).plus(kept).unwrap_or(kept);
             let effective = assigned
                 .minus(donated)
                 .ok_or_else(|| format!("its quota ({assigned}) does not cover its environment ({donated})"))?;

@@ -60,6 +60,9 @@ pub trait Platform {
     /// What a session of this service must be donated at least, as far as it is known beforehand.
     fn session_cost(&self, service: &str) -> Quota;
 
+    /// What hosting a child costs us: kept back from what is assigned to the child, for as long as it exists.
+    fn child_cost(&self) -> Quota;
+
     /// Which images may be loaded.
     fn policy(&self) -> Policy;
 

@@ -116,11 +116,15 @@ impl<P: Platform> Sandbox<P> {
         self.sessions.get(session)?.cap.clone()
     }
 
-    /// What may be assigned to children: all we have but what is kept back and what belongs to sessions.
+    /// What may be assigned to children: all we have but what is kept back and what belongs to children and sessions. Where
+    /// we used some of that already, it counts twice: better too little to give away than too much.
     pub(crate) fn slack(&mut self) -> Quota {
         let keep = Quota::new(self.config.keep_ram, self.config.keep_caps);
-        let held = self.sessions.values().filter(|session| session.donation_is_held());
-        let held = held.fold(keep, |sum, session| sum.plus(session.donation).unwrap_or(Quota::new(u64::MAX, u64::MAX)));
+        let cost = self.platform.child_cost();
+        let hosted = self.children.iter().filter(|child| !child.assigned.is_none()).map(|_| cost);
+        let held = self.sessions.values().filter(|session| session.donation_is_held()).map(|session| session.donation);
+        let add = |sum: Quota, more| sum.plus(more).unwrap_or(Quota::new(u64::MAX, u64::MAX));
+        let held = hosted.chain(held).fold(keep, add);
         self.platform.available().without(held)
     }
 }

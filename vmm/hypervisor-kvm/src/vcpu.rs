@@ -43,6 +43,12 @@ impl KvmVcpu {
         if !self.attached.as_ref().is_some_and(|a| a.is_here()) {
             self.attached = Some(Attached::new(self.run, &self.kicker)?);
         }
+        // A signal that came since the last exit used up the timer, perhaps a little before its time.
+        if self.fd.get_kvm_run().immediate_exit != 0
+            && let Some(attached) = &mut self.attached
+        {
+            attached.fired();
+        }
         self.fd.set_kvm_immediate_exit(0);
         if self.kicker.take() {
             return Ok(Some(Exit::Kicked));
@@ -162,7 +168,12 @@ impl Vcpu for KvmVcpu {
 
     fn inject(&mut self, event: Event) -> Result<(), Error> {
         match event {
-            Event::Interrupt(vector) => ioctl::interrupt(&self.fd, vector),
+            Event::Interrupt(vector) => {
+                ioctl::interrupt(&self.fd, vector)?;
+                // Until KVM says so after the next entry: a second one would replace the first.
+                self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
+                Ok(())
+            }
             Event::Nmi => self.fd.nmi().map_err(refused("KVM_NMI")),
             Event::Exception { vector, error_code } => {
                 let mut events = self.fd.get_vcpu_events().map_err(refused("KVM_GET_VCPU_EVENTS"))?;

@@ -35,6 +35,12 @@ impl VcpuBus {
         Self { board, vcpu, paravirt: Paravirt::default(), apic_touched: true }
     }
 
+    /// An end of interrupt that the guest told by memory comes before what it does to its local APIC now.
+    fn touch_apic(&mut self) {
+        self.apic_touched = true;
+        self.paravirt.collect_end(&self.board.memory, &self.board.fabric, self.vcpu);
+    }
+
     fn lapic_offset(address: u64) -> Option<u64> {
         address.checked_sub(layout::LAPIC).filter(|offset| *offset < LAPIC_PAGE)
     }
@@ -77,9 +83,9 @@ impl Bus for VcpuBus {
     fn mmio_write(&mut self, address: u64, data: &[u8]) {
         match (Self::lapic_offset(address), Width::from_bytes(data.len())) {
             (Some(offset), Some(width)) => {
+                self.touch_apic();
                 let value = data.iter().rev().fold(0_u64, |v, b| v << 8 | u64::from(*b));
                 self.board.fabric.lapic_write(self.vcpu, offset, width, value, Tsc::now().0);
-                self.apic_touched = true;
             }
             (None, Some(_)) => self.board.mmio.write_slice(address, data),
             (_, None) => {
@@ -102,22 +108,19 @@ impl Bus for VcpuBus {
     }
 
     fn wrmsr(&mut self, msr: u32, value: u64) -> MsrResult<()> {
-        let fabric = &self.board.fabric;
-        let lapic = || fabric.lapic(self.vcpu).ok_or(Fault);
         match msr {
             X2APIC_FIRST..=X2APIC_LAST => {
-                fabric.msr_write(self.vcpu, msr, value, Tsc::now().0).map_err(|_| Fault)?;
-                self.apic_touched = true;
-                Ok(())
+                self.touch_apic();
+                self.board.fabric.msr_write(self.vcpu, msr, value, Tsc::now().0).map_err(|_| Fault)
             }
             IA32_TSC_DEADLINE => {
-                lapic()?.set_tsc_deadline(value);
                 self.apic_touched = true;
+                self.board.fabric.lapic(self.vcpu).ok_or(Fault)?.set_tsc_deadline(value);
                 Ok(())
             }
             IA32_APIC_BASE => {
-                self.apic_touched = true;
-                lapic()?.set_apic_base(value).map_err(|_| Fault)
+                self.touch_apic();
+                self.board.fabric.lapic(self.vcpu).ok_or(Fault)?.set_apic_base(value).map_err(|_| Fault)
             }
             _ => {
                 let known = self.paravirt.write(&self.board, msr, value) || msr::write(msr, value);

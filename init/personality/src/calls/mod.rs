@@ -113,7 +113,7 @@ impl<K: Kernel> Personality<K> {
     /// Answers a system call. `frame` is handed on to [`Kernel::spawn`].
     pub fn call(&self, number: u64, args: [u64; 6], frame: u64) -> Outcome {
         let answer = match number {
-            number::EXIT => return Outcome::EndThread,
+            number::EXIT => return self.exit(args[0]),
             number::EXIT_GROUP => return self.end_program(args[0]),
             number::ARCH_PRCTL => return Self::arch_prctl(args),
             number::KILL | number::TKILL | number::TGKILL => return self.kill(number, args),

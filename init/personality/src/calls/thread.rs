@@ -90,6 +90,12 @@ impl<K: Kernel> Personality<K> {
         Ok(Clone { flags, stack, parent_tid, child_tid, tls })
     }
 
+    /// `exit`: of the last thread it is the end of the program.
+    pub(super) fn exit(&self, code: u64) -> Outcome {
+        let last = self.threads().count() <= 1;
+        if last { self.end_program(code) } else { Outcome::EndThread }
+    }
+
     /// The calling thread is done with its stack: clears its word and wakes who waits for that. The slot is free then, and
     /// the caller parks until [`Kernel::spawn`] uses it again.
     pub fn end_thread(&self) {
@@ -101,12 +107,8 @@ impl<K: Kernel> Personality<K> {
             self.kernel.store(clear, 0);
             woken = threads.wake(&self.wakeups, clear, 1, u32::MAX);
         }
-        let last = threads.count() == 0;
         drop(threads);
         self.wake_all(woken);
-        if last {
-            self.end_program(0);
-        }
     }
 
     pub(super) fn end_program(&self, code: u64) -> Outcome {

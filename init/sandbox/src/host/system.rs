@@ -220,6 +220,11 @@ impl<L: LocalServices> Platform for System<L> {
         Quota::new(USUAL.ram, USUAL.caps)
     }
 
+    fn child_cost(&self) -> Quota {
+        // Portal, its configuration's memory and portal, and the kernel memory for capabilities that come from it.
+        Quota::new(8 << 10, 4)
+    }
+
     fn policy(&self) -> Policy {
         let machine = if cfg!(target_arch = "aarch64") {
             Machine::AARCH64

@@ -3,7 +3,7 @@
 
 use cloister_init_config::OnAllExited;
 
-use super::model::{HEAD, INITIAL, World};
+use super::model::{HEAD, INITIAL, OVERHEAD, World};
 use crate::{Error, Quota, State};
 
 const LOGGER: &str = "+ start driver
@@ -19,7 +19,7 @@ const CLIENT: &str = "+ start app
 fn a_child_starts_and_everything_returns() {
     let mut world = World::with("+ start linux\n  + binary vmm\n");
     assert_eq!(world.state("linux"), State::Alive);
-    assert_eq!(*world.account("linux"), Quota::new((4 << 20) - 4 * (8 << 10), 100 - 4 * 3));
+    assert_eq!(*world.account("linux"), Quota::new((4 << 20) - OVERHEAD.ram, 100 - OVERHEAD.caps));
     let labels: Vec<_> = world.model().at_parent.values().map(|s| format!("{} {}", s.service, s.label)).collect();
     assert_eq!(labels, ["PD linux", "CPU linux", "LOG linux", "ROM vmm"]);
     assert_eq!(world.model().segments.len(), 2);
@@ -32,10 +32,10 @@ fn a_child_that_cannot_start_says_why_and_stops_nobody() {
         ("+ start x", "ROM \"x\" with its program: not found"),
         (
             "+ start x\n  ram: 16K\n  + binary app",
-            "its quota (ram 16K, caps 100) does not cover its environment (ram 32K, caps 12)",
+            "its quota (ram 16K, caps 100) does not cover its environment (ram 36K, caps 14)",
         ),
         (
-            "+ start x\n  ram: 33K\n  + binary app",
+            "+ start x\n  ram: 37K\n  + binary app",
             "segment of ROM \"app\" at 0x400000, 8192 bytes: out of RAM quota: 8192 bytes needed, 1024 available",
         ),
         (
@@ -74,7 +74,7 @@ fn an_environment_that_costs_more_than_known_takes_it_from_the_childs_quota() {
     let mut world = World::new();
     world.model().pd_surcharge = 100 << 10;
     world.apply("+ start app");
-    assert_eq!(world.account("app").ram, (4 << 20) - 4 * (8 << 10) - (100 << 10));
+    assert_eq!(world.account("app").ram, (4 << 20) - OVERHEAD.ram - (100 << 10));
     world.assert_all_returns();
 }
 

@@ -57,6 +57,9 @@ pub(super) struct Model {
 
 pub(super) const INITIAL: Quota = Quota::new(64 << 20, 2000);
 const COST: Quota = Quota::new(8 << 10, 3);
+pub(super) const HOSTING: Quota = Quota::new(4 << 10, 2);
+/// What is gone of an assignment before the child has it.
+pub(super) const OVERHEAD: Quota = Quota::new(4 * COST.ram + HOSTING.ram, 4 * COST.caps + HOSTING.caps);
 
 impl Model {
     pub(super) fn new() -> Self {
@@ -100,7 +103,11 @@ impl Model {
     fn make(&mut self, request: &SessionRequest<'_>) -> Result<Object, Error> {
         let needed = if request.service == "PD" { Quota::new(COST.ram + self.pd_surcharge, COST.caps) } else { COST };
         if request.donation.minus(needed).is_none() {
-            return Err(Self::short(needed, request.donation));
+            // Some servers name what is missing beyond what is used already.
+            return Err(match (request.service, self.pd_surcharge) {
+                ("PD", surcharge @ 1..) => Error::OutOfRam { needed: surcharge, available: 0 },
+                _ => Self::short(needed, request.donation),
+            });
         }
         match request.service {
             "PD" => Ok(self.object(Kind::Account(Quota::NONE))),
@@ -128,6 +135,10 @@ impl Platform for Model {
 
     fn session_cost(&self, _service: &str) -> Quota {
         COST
+    }
+
+    fn child_cost(&self) -> Quota {
+        HOSTING
     }
 
     fn policy(&self) -> Policy {

@@ -3,7 +3,7 @@
 
 use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 
-use super::model::{INITIAL, Object, World};
+use super::model::{HOSTING, INITIAL, OVERHEAD, Object, World};
 use crate::{ParentSignal, Quota, SessionId, SessionRequest, SessionResponse, State};
 
 fn app(ram: &str, caps: u64) -> String {
@@ -44,7 +44,7 @@ fn a_start_takes_no_more_than_is_left() {
         "Warning: child \"app\": ram 100M, caps 100 configured, only ram {}, caps 1980 left",
         cloister_init_config::format_size(left)
     ));
-    assert_eq!(world.model().own, Quota::new(320 << 10, 1900));
+    assert_eq!(world.model().own, Quota::new((320 << 10) + HOSTING.ram, 1900 + HOSTING.caps));
     world.assert_all_returns();
 }
 
@@ -65,7 +65,7 @@ fn a_downgrade_takes_exactly_what_was_configured_in_as_many_steps_as_it_needs() 
     world.check();
     assert!(world.sandbox.yield_request(id).is_none());
     assert_eq!(world.sandbox.children().next().unwrap().assigned, Quota::new(2 << 20, 50));
-    assert_eq!(*world.account("app"), Quota::new((2 << 20) - (32 << 10), 50 - 12));
+    assert_eq!(*world.account("app"), Quota::new((2 << 20) - OVERHEAD.ram, 50 - OVERHEAD.caps));
     world.assert_all_returns();
 }
 

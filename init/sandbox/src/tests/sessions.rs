@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sessions: at the parent, at another child, at the runtime environment itself.
 
-use super::model::{INITIAL, Object, World};
+use super::model::{HOSTING, INITIAL, Object, World};
 use crate::{
     Error, ParentSignal, Quota, RequestKind, ServerRequest, SessionId, SessionRequest, SessionResponse, State,
 };
@@ -205,7 +205,8 @@ fn a_request_waits_with_its_donation_until_the_server_is_there() {
     assert_eq!((world.state("app"), world.state("driver")), (State::Alive, State::Initial));
     assert_eq!(world.request("app", 20, "Block", "", GIFT), Ok(None));
     let held = world.sandbox.slack();
-    let own = world.model().own.without(Quota::new(320 << 10, 20));
+    let kept = HOSTING.plus(HOSTING).and_then(|both| both.plus(Quota::new(320 << 10, 20))).unwrap();
+    let own = world.model().own.without(kept);
     assert_eq!(own.minus(held), Some(GIFT), "the donation is nobody else's");
     world.model().slow_ready = true;
     world.sandbox.parent_sessions_ready();
