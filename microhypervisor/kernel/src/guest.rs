@@ -66,8 +66,7 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
         if vcpu.kicked.replace(false) {
             return finish(core, ec, vcpu, ExitReason::Kicked);
         }
-        // SAFETY: the state page is a frame of the kernel's; read by value.
-        let deadline = unsafe { (&raw const (*vcpu.page.as_ptr()).deadline).read_volatile() };
+        let deadline = vcpu.deadline();
         let now = cpu::ticks();
         if deadline != 0 && now >= deadline {
             return finish(core, ec, vcpu, ExitReason::Deadline);

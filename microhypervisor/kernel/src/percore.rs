@@ -135,10 +135,9 @@ impl Core {
     /// Makes an EC current: its registers are loaded at the next return to user mode.
     #[inline]
     pub(crate) fn switch(&self, ec: &Ec) {
-        match self.current.replace(Some(NonNull::from(ec))) {
+        if let Some(old) = self.current.replace(Some(NonNull::from(ec))) {
             // SAFETY: as `current`.
-            Some(old) => unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base()),
-            None => {}
+            unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base());
         }
         arch::percore::set_thread(ec.utcb_address, ec.fs_base.get());
         let end = ec.frame.get().addr() + size_of::<arch::Frame>();
@@ -234,7 +233,9 @@ impl Core {
         }
         let Some(bitmap) = ec.ports.port_bitmap() else { return false };
         // SAFETY: the head is this core's own.
-        unsafe { (*self.head.get()).load_ports(bitmap) };
+        let head = unsafe { &mut *self.head.get() };
+        // SAFETY: a port space's bitmap is of two frames, for all ports.
+        unsafe { head.load_ports(bitmap) };
         self.ports.set(Some(ec.ports.pointer()));
         true
     }

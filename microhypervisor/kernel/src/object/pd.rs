@@ -138,10 +138,10 @@ impl Pd {
 
     fn return_budget(&self) {
         let free = self.budget.limit() - self.budget.used();
-        if let Some(parent) = self.header.payer() {
-            if self.budget.shrink(free).is_ok() {
-                parent.budget.grow(free);
-            }
+        if let Some(parent) = self.header.payer()
+            && self.budget.shrink(free).is_ok()
+        {
+            parent.budget.grow(free);
         }
     }
 }

@@ -10,6 +10,7 @@
 use super::{Header, Object, status};
 use crate::arch::paging::{self, Guest, Host};
 use crate::memory::physical;
+use crate::width::{index, low8};
 use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
 use cloister_abi::status::Status;
 use cloister_mechanism::radix::{Leaf, MapError, PageTable};
@@ -115,10 +116,10 @@ impl Space {
     /// The capability at a selector, whatever it is, if its object is alive.
     pub(crate) fn capability(&self, sel: Selector) -> Option<(&Header, Perms)> {
         let cap = self.slot(sel)?.load(Ordering::Acquire);
-        let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+        let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
         // SAFETY: a capability holds a reference to its object.
         let header = unsafe { header.as_ref() }?;
-        header.is_alive().then(|| (header, Perms::from_bits_truncate((cap & PERMS) as u8)))
+        header.is_alive().then(|| (header, Perms::from_bits_truncate(low8(cap & PERMS))))
     }
 
     /// Makes sure that a selector has a place.
@@ -266,7 +267,7 @@ impl Space {
 fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
     // SAFETY: the root frame is the space's for its life.
     let entry = unsafe { root.as_ref() }[sel as usize / SLOTS].load(Ordering::Acquire);
-    let table: *const Slots = core::ptr::with_exposed_provenance(entry as usize);
+    let table: *const Slots = core::ptr::with_exposed_provenance(index(entry));
     // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
     unsafe { table.as_ref() }.map(|slots| &slots[sel as usize % SLOTS])
 }
@@ -276,7 +277,7 @@ fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
 pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Result<&'a T, Status> {
     let Some(slot) = slot_in(root, sel) else { return Err(Status::BadCapability) };
     let cap = slot.load(Ordering::Acquire);
-    let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+    let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.
     match unsafe { header.as_ref() } {
         Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
@@ -288,7 +289,7 @@ pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perm
 }
 
 fn release(cap: u64) {
-    let header: *const Header = core::ptr::with_exposed_provenance((cap & !PERMS) as usize);
+    let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.
     if let Some(header) = unsafe { header.as_ref() } {
         header.release();
@@ -303,7 +304,7 @@ impl Drop for Space {
                 // SAFETY: nobody refers to the space any more.
                 for entry in unsafe { root.as_ref() } {
                     let table: *mut Slots =
-                        core::ptr::with_exposed_provenance_mut(entry.load(Ordering::Relaxed) as usize);
+                        core::ptr::with_exposed_provenance_mut(index(entry.load(Ordering::Relaxed)));
                     let Some(table) = NonNull::new(table) else { continue };
                     // SAFETY: entries are frames of the space.
                     unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.load(Ordering::Relaxed)));

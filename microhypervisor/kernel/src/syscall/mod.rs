@@ -14,6 +14,7 @@ pub(crate) use create::spaces;
 use crate::arch::Frame;
 use crate::object::{Ec, Object, Sm};
 use crate::percore::{Core, core};
+use crate::width::{index, low32};
 use crate::{ipc, sched};
 use cloister_abi::arch::current::HYPERCALL_BASE;
 use cloister_abi::cap::{Perms, Selector};
@@ -33,12 +34,12 @@ static HANDLERS: [Handler; abi::CALLS.len()] = handlers();
 
 const fn handlers() -> [Handler; abi::CALLS.len()] {
     let mut table: [Handler; abi::CALLS.len()] = [slow; abi::CALLS.len()];
-    table[abi::Null::NUMBER as usize] = null;
-    table[abi::IpcCall::NUMBER as usize] = ipc::call;
-    table[abi::IpcReply::NUMBER as usize] = ipc::reply;
-    table[abi::SmUp::NUMBER as usize] = sm_up;
-    table[abi::SmDown::NUMBER as usize] = sm_down;
-    table[abi::VcpuRun::NUMBER as usize] = crate::guest::enter;
+    table[index(abi::Null::NUMBER)] = null;
+    table[index(abi::IpcCall::NUMBER)] = ipc::call;
+    table[index(abi::IpcReply::NUMBER)] = ipc::reply;
+    table[index(abi::SmUp::NUMBER)] = sm_up;
+    table[index(abi::SmDown::NUMBER)] = sm_down;
+    table[index(abi::VcpuRun::NUMBER)] = crate::guest::enter;
     table
 }
 
@@ -70,17 +71,12 @@ extern "C" fn null(_: &Core, _: &Ec, frame: &mut Frame) {
 /// A system call that is not a hypercall: goes on at the component's foreign entry, if it has one.
 #[inline]
 fn foreign(ec: &Ec, frame: &mut Frame) {
-    let utcb = ec.utcb.as_ptr();
-    // SAFETY: the UTCB is a frame of the kernel's; read by value.
-    let entry = unsafe { (&raw const (*utcb).foreign_entry).read_volatile() };
+    let entry = ec.utcb.foreign_entry();
     if entry == 0 || entry >= USER_END {
         frame.rax = Status::BadHypercall as u64;
         return;
     }
-    // SAFETY: as above.
-    unsafe { (&raw mut (*utcb).foreign_return).write_volatile(frame.rip) };
-    // SAFETY: as above.
-    unsafe { (&raw mut (*utcb).foreign_flags).write_volatile(frame.rflags) };
+    ec.utcb.set_foreign(frame.rip, frame.rflags);
     frame.rip = entry;
 }
 
@@ -196,5 +192,5 @@ pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Resul
     if register >= u64::from(cloister_abi::cap::SELECTORS) {
         return Err(if register > u64::from(Selector::MAX) { Status::BadParameter } else { Status::BadCapability });
     }
-    crate::object::space::lookup_in(ec.roots.objects, register as Selector, perms)
+    crate::object::space::lookup_in(ec.roots.objects, low32(register), perms)
 }
