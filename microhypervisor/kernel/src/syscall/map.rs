@@ -102,7 +102,7 @@ fn bytes(page: u64) -> Result<u64, Status> {
 }
 
 fn ports(core: &Core, space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
-    if order > SMALL_ORDER || base + (1 << order) > 0x1_0000 {
+    if order > SMALL_ORDER || base >= 0x1_0000 || base + (1 << order) > 0x1_0000 {
         return Err(Status::BadParameter);
     }
     let (own, count) = crate::arch::serial::ports();
