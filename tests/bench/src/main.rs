@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path lengths of the kernel: how many instructions a call takes, from before its `syscall` to after it.
+//!
+//! Meant for an emulator that counts instructions in place of time (`-icount shift=0,sleep=off`): there the time-stamp counter is
+//! the number of instructions. Each path is walked several times and the shortest is taken, so that tables are there and
+//! slabs are filled. One line per figure on the debug console, `bench NAME VALUE instructions`, then `bench done`.
+//!
+//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "system calls without stubs, so that the stubs are not counted")]
+
+mod calls;
+mod guest;
+mod paths;
+
+use cloister_abi::status::Status;
+use cloister_bare::println;
+
+/// Reports a figure.
+fn report(name: &str, value: u64) {
+    println!("bench {name} {value} instructions");
+}
+
+fn run() -> Result<(), Status> {
+    paths::null();
+    paths::ipc()?;
+    paths::semaphores()?;
+    paths::delegation()?;
+    guest::exits()
+}
+
+fn main() -> bool {
+    if let Err(status) = run() {
+        println!("measuring ended early: {status}");
+        return false;
+    }
+    println!("bench done");
+    true
+}
+
+cloister_bare::root_task!(main);

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests and time, interrupts, floating-point registers, and monitors that write nonsense.
+
+use crate::guest_guards::needed;
+use crate::harness::{Outcome, Test};
+use crate::{check, equal};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess, SHADOW_NMI, SHADOW_STI};
+use cloister_abi::hypercall::VcpuKick;
+use cloister_bare::guest::{CODE, Guest, SIZE, all_groups};
+use cloister_bare::kernel::call;
+use cloister_bare::time;
+
+pub(crate) static TESTS: [Test; 12] = [
+    ("guest-deadline", deadline),
+    ("guest-kick-before-run", kick),
+    ("guest-interrupt-injected", interrupt),
+    ("guest-exception-injected", exception),
+    ("guest-nmi-blocks-nmi", nmi),
+    ("guest-interrupt-window", window),
+    ("guest-sti-shadow", shadow),
+    ("guest-task-priority", priority),
+    ("guest-invalid-state", invalid),
+    ("guest-floating-point", floating_point),
+    ("guest-time-offset", time_offset),
+    ("guest-state-of-noise", noise),
+];
+
+/// Where the handlers of interrupts are.
+const HANDLER: u64 = 0x1800;
+
+fn deadline() -> Outcome {
+    needed()?;
+    let mut guest = Guest::real(&[0xeb, 0xfe])?;
+    for _ in 0..3 {
+        let end = time::after(2_000);
+        guest.state().deadline = end;
+        equal!(guest.run()?, ExitReason::Deadline);
+        check!(time::now() >= end);
+        check!(time::now() < end + time::micros(1_000_000));
+        equal!(guest.state().rip, CODE);
+    }
+    // One that has passed already.
+    guest.state().deadline = 1;
+    equal!(guest.run()?, ExitReason::Deadline);
+    guest.destroy();
+    Ok(())
+}
+
+fn kick() -> Outcome {
+    needed()?;
+    let mut guest = Guest::real(&[0xf4])?;
+    call(&VcpuKick { vcpu: guest.vcpu })?;
+    call(&VcpuKick { vcpu: guest.vcpu })?;
+    equal!(guest.run()?, ExitReason::Kicked);
+    equal!(guest.state().rip, CODE);
+    equal!(guest.run()?, ExitReason::Hlt);
+    guest.destroy();
+    Ok(())
+}
+
+/// A guest in real mode with a handler (`out 0x99, al; iret`) for each vector.
+fn with_handlers(code: &[u8]) -> Result<Guest, cloister_abi::status::Status> {
+    let mut guest = Guest::real(code)?;
+    for vector in 0..64 {
+        guest.write(vector * 4, &[HANDLER.to_le_bytes()[0], HANDLER.to_le_bytes()[1], 0, 0]);
+    }
+    guest.write(HANDLER, &[0xe6, 0x99, 0xcf]);
+    Ok(guest)
+}
+
+fn inject(guest: &mut Guest, event: Event) {
+    guest.state().event = event;
+    guest.state().load |= Groups::EVENT.bits();
+}
+
+/// The guest is in its handler; lets it return.
+fn in_handler(guest: &mut Guest) -> Outcome {
+    equal!(guest.run()?, ExitReason::Port);
+    equal!(PortAccess(guest.state().qualification[0]).port(), 0x99);
+    equal!(guest.state().rip, HANDLER);
+    equal!(guest.state().rflags & 0x200, 0);
+    guest.skip();
+    Ok(())
+}
+
+fn interrupt() -> Outcome {
+    needed()?;
+    let mut guest = with_handlers(&[0x90, 0xf4])?;
+    guest.state().rflags = 0x202;
+    inject(&mut guest, Event::interrupt(0x20));
+    in_handler(&mut guest)?;
+    equal!(guest.state().event, Event::NONE);
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!(guest.state().rip, CODE + 1);
+    equal!(guest.state().rflags & 0x200, 0x200);
+    guest.destroy();
+    Ok(())
+}
+
+fn exception() -> Outcome {
+    needed()?;
+    let mut guest = with_handlers(&[0xf4])?;
+    inject(&mut guest, Event::exception(6, None));
+    in_handler(&mut guest)?;
+    equal!(guest.run()?, ExitReason::Hlt);
+    // An event whose delivery faults in nested paging is delivered again when the page is there.
+    let mut guest = with_handlers(&[0xf4])?;
+    guest.state().ss.base = SIZE;
+    inject(&mut guest, Event::interrupt(0x21));
+    equal!(guest.run()?, ExitReason::Memory);
+    equal!(guest.state().event, Event::interrupt(0x21));
+    guest.state().ss.base = 0;
+    guest.state().load = Groups::CS_SS.bits();
+    in_handler(&mut guest)?;
+    guest.destroy();
+    Ok(())
+}
+
+fn nmi() -> Outcome {
+    needed()?;
+    let mut guest = with_handlers(&[0x90, 0xf4])?;
+    inject(&mut guest, Event::nmi());
+    in_handler(&mut guest)?;
+    equal!(guest.state().shadow & SHADOW_NMI, SHADOW_NMI);
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!(guest.state().shadow & SHADOW_NMI, 0);
+    guest.destroy();
+    Ok(())
+}
+
+fn window() -> Outcome {
+    needed()?;
+    // cli; nop; sti; nop; nop; hlt
+    let mut guest = with_handlers(&[0xfa, 0x90, 0xfb, 0x90, 0x90, 0xf4])?;
+    guest.state().controls = Controls::INTERRUPT_WINDOW.bits();
+    equal!(guest.run()?, ExitReason::InterruptWindow);
+    // One instruction after STI is still in its shadow.
+    equal!(guest.state().rip, CODE + 4);
+    equal!(guest.state().rflags & 0x200, 0x200);
+    guest.state().controls = 0;
+    guest.state().load |= Groups::CONTROL.bits();
+    inject(&mut guest, Event::interrupt(0x30));
+    in_handler(&mut guest)?;
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!(guest.state().rip, CODE + 5);
+    // With interrupts off there is no window.
+    let mut guest = with_handlers(&[0xf4])?;
+    guest.state().controls = Controls::INTERRUPT_WINDOW.bits();
+    equal!(guest.run()?, ExitReason::Hlt);
+    guest.destroy();
+    Ok(())
+}
+
+fn shadow() -> Outcome {
+    needed()?;
+    // sti; hlt
+    let mut guest = with_handlers(&[0xfb, 0xf4])?;
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!(guest.state().shadow, SHADOW_STI);
+    guest.destroy();
+    Ok(())
+}
+
+fn priority() -> Outcome {
+    needed()?;
+    // mov rbx, cr8; mov cr8, rax; hlt
+    let mut guest = Guest::long(&[0x44, 0x0f, 0x20, 0xc3, 0x44, 0x0f, 0x22, 0xc0, 0xf4])?;
+    guest.state().cr8 = 5;
+    guest.state().gpr[0] = 9;
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!((guest.state().gpr[3], guest.state().cr8), (5, 9));
+    guest.destroy();
+    Ok(())
+}
+
+fn invalid() -> Outcome {
+    needed()?;
+    let mut guest = Guest::real(&[0xf4])?;
+    // Not write-through without cache disable.
+    guest.state().cr0 = 0x2000_0010;
+    equal!(guest.run()?, ExitReason::InvalidState);
+    guest.state().cr0 = 0x10;
+    guest.state().load = Groups::CR.bits();
+    equal!(guest.run()?, ExitReason::Hlt);
+    // An event of a type that does not exist.
+    inject(&mut guest, Event(Event::VALID | 7 << 8));
+    equal!(guest.run()?, ExitReason::InvalidState);
+    equal!(guest.run()?, ExitReason::Hlt);
+    guest.destroy();
+    Ok(())
+}
+
+/// Offsets in an XSAVE image: register XMM0, and the components that are there.
+const XMM0: usize = 160;
+const COMPONENTS: usize = 512;
+
+fn floating_point() -> Outcome {
+    needed()?;
+    // movq rax, xmm0; movq xmm0, rbx; hlt
+    let code = [0x66, 0x48, 0x0f, 0x7e, 0xc0, 0x66, 0x48, 0x0f, 0x6e, 0xc3, 0xf4];
+    let mut guest = Guest::long(&code)?;
+    let state = guest.state();
+    state.fpu[XMM0..XMM0 + 8].copy_from_slice(&0x1234_5678_9abc_def0u64.to_le_bytes());
+    state.fpu[24..28].copy_from_slice(&0x1f80u32.to_le_bytes());
+    state.fpu[COMPONENTS] = 3;
+    state.gpr[3] = 0x0fed_cba9_8765_4321;
+    state.xcr0 = 3;
+    state.load = all_groups() | Groups::FPU.bits();
+    state.store = [Groups::all().bits(); 32];
+    equal!(guest.run()?, ExitReason::Hlt);
+    let state = guest.state();
+    equal!(state.gpr[0], 0x1234_5678_9abc_def0);
+    check!(state.fpu[XMM0..XMM0 + 8] == 0x0fed_cba9_8765_4321u64.to_le_bytes());
+    // Another guest begins with zeros.
+    let mut other = Guest::long(&code)?;
+    equal!(other.run()?, ExitReason::Hlt);
+    equal!(other.state().gpr[0], 0);
+    other.destroy();
+    guest.destroy();
+    Ok(())
+}
+
+fn time_offset() -> Outcome {
+    needed()?;
+    // rdtsc; hlt
+    let mut guest = Guest::real(&[0x0f, 0x31, 0xf4])?;
+    let offset = 1 << 40;
+    guest.state().tsc_offset = offset;
+    let before = time::now();
+    equal!(guest.run()?, ExitReason::Hlt);
+    let after = time::now();
+    let found = guest.state().gpr[2] << 32 | guest.state().gpr[0] & 0xffff_ffff;
+    check!(found >= before + offset && found <= after + offset);
+    guest.destroy();
+    Ok(())
+}
+
+/// The next of a sequence of numbers without pattern (xorshift64).
+fn next(random: &mut u64) -> u64 {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random
+}
+
+/// Whatever a monitor writes, the guest runs until its deadline at most, and the kernel goes on.
+fn noise() -> Outcome {
+    needed()?;
+    let mut random = 0x9e37_79b9_7f4a_7c15;
+    let mut guest = Guest::real(&[])?;
+    for round in 0..200 {
+        let page: *mut u64 = core::ptr::from_mut(guest.state()).cast();
+        for word in 0..512 {
+            let value = match next(&mut random) % 4 {
+                0 => next(&mut random),
+                1 => next(&mut random) & 0xffff,
+                2 => 0,
+                _ => u64::MAX,
+            };
+            // SAFETY: the state page has 512 words, and nobody runs the VCPU.
+            unsafe { page.wrapping_add(word).write_volatile(value) };
+        }
+        let state = guest.state();
+        if round % 2 == 0 {
+            state.load = u64::MAX;
+        }
+        state.deadline = time::after(200);
+        guest.run()?;
+    }
+    guest.destroy();
+    // Guests that make sense still run.
+    let mut guest = Guest::real(&[0xf4])?;
+    equal!(guest.run()?, ExitReason::Hlt);
+    guest.destroy();
+    Ok(())
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's tests: a root task that makes each hypercall rightly and wrongly, and watches what becomes of it.
+//!
+//! One line per test on the debug console (`test NAME ... ok`, `FAILED: WHY` or `skipped: WHY`), then the counts, then the
+//! machine is switched off. One module per area; [`harness`] runs them, [`make`] has what several need. The expected
+//! answers are those of docs/spec/hypercalls.md.
+#![no_std]
+#![no_main]
+#![expect(unsafe_code, reason = "the program start, and tests that touch memory they should not")]
+
+mod accounting;
+mod basics;
+mod create;
+mod destroy;
+mod exceptions;
+mod foreign;
+mod fpu;
+mod guest_events;
+mod guest_exits;
+mod guest_guards;
+mod harness;
+mod interrupts;
+mod ipc;
+mod items;
+mod make;
+mod scheduling;
+mod semaphore;
+mod spaces;
+
+use harness::Test;
+
+/// All tests, area by area.
+static SUITES: &[&[Test]] = &[
+    &basics::TESTS,
+    &create::TESTS,
+    &spaces::TESTS,
+    &semaphore::TESTS,
+    &ipc::TESTS,
+    &items::TESTS,
+    &exceptions::TESTS,
+    &foreign::TESTS,
+    &fpu::TESTS,
+    &scheduling::TESTS,
+    &destroy::TESTS,
+    &accounting::TESTS,
+    &interrupts::TESTS,
+    &guest_guards::TESTS,
+    &guest_exits::TESTS,
+    &guest_events::TESTS,
+];
+
+fn main() -> bool {
+    harness::run(&SUITES)
+}
+
+cloister_bare::root_task!(main);
