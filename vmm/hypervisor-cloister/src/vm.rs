@@ -86,6 +86,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl CloisterHypervisor {
+    /// What is left of this component's RAM quota, bytes.
+    ///
+    /// # Errors
+    /// The PD session's refusal.
+    pub fn available(&self) -> Result<u64, Error> {
+        env::pd().quota().map(|quota| quota.ram_available()).map_err(refused("the quota"))
+    }
+
     /// Allocates memory that guests can be given, and attaches it to this program.
     ///
     /// # Errors
@@ -93,7 +101,7 @@ impl CloisterHypervisor {
     pub fn allocate(&self, size: u64) -> Result<GuestRam, Error> {
         let size = size.checked_next_multiple_of(PAGE).ok_or(Error::Quota { wanted: size, available: 0 })?;
         let pd = env::pd();
-        let available = pd.quota().map_err(refused("the quota"))?.ram_available();
+        let available = self.available()?;
         if available < size {
             return Err(Error::Quota { wanted: size, available });
         }
