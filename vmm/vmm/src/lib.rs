@@ -21,6 +21,7 @@ pub mod board;
 pub mod bus;
 pub mod clock;
 pub mod config;
+pub mod config_pages;
 pub mod console;
 mod crash;
 pub mod entropy;
