@@ -58,6 +58,18 @@ impl Heap {
         Self { locked: AtomicBool::new(false), state: UnsafeCell::new(state), grow }
     }
 
+    /// Gives the heap its first memory.
+    ///
+    /// # Safety
+    /// The memory is mapped, writable, used by nobody else, and stays. To be called once, before anything is allocated.
+    pub unsafe fn provide(&self, base: u64, size: u64) {
+        self.locked(|state| {
+            state.set_base(base);
+            // SAFETY: the caller's word.
+            unsafe { state.extend(size) };
+        });
+    }
+
     fn locked<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
         while self.locked.swap(true, Ordering::Acquire) {
             // SAFETY: gives up the rest of the time slice, so that the holder can go on.

@@ -42,13 +42,21 @@ pub struct Regions<T> {
     /// Where things are put that may go anywhere.
     anywhere: u64,
     end: u64,
+    /// A guest's memory: what is writable may be executable, and page 0 is a page like any other.
+    guest: bool,
 }
 
 impl<T: Copy + PartialEq> Regions<T> {
     /// An empty address space: what may go anywhere goes to `anywhere` or above; nothing goes to page 0 or beyond `end`.
     #[must_use]
     pub const fn new(anywhere: u64, end: u64) -> Self {
-        Self { regions: BTreeMap::new(), reserved: BTreeMap::new(), anywhere, end }
+        Self { regions: BTreeMap::new(), reserved: BTreeMap::new(), anywhere, end, guest: false }
+    }
+
+    /// The empty memory of a guest.
+    #[must_use]
+    pub const fn guest(end: u64) -> Self {
+        Self { regions: BTreeMap::new(), reserved: BTreeMap::new(), anywhere: 0, end, guest: true }
     }
 
     /// Attaches at an address, or anywhere at an address that is congruent to `offset` in the low `align` bits (so that large
@@ -64,7 +72,8 @@ impl<T: Copy + PartialEq> Regions<T> {
         align: u32,
         (what, offset, rights): (T, u64, Rights),
     ) -> Result<u64, Error> {
-        if rights.contains(Rights::WRITE | Rights::EXEC) || !offset.is_multiple_of(PAGE) {
+        let wx = rights.contains(Rights::WRITE | Rights::EXEC) && !self.guest;
+        if wx || !offset.is_multiple_of(PAGE) {
             return Err(Error::Invalid);
         }
         let address = self.place(address, size, align)?;
@@ -95,7 +104,7 @@ impl<T: Copy + PartialEq> Regions<T> {
             return self.gap(size, align).ok_or(Error::OutOfRam { needed: size, available: 0 });
         };
         let end = address.checked_add(size).ok_or(Error::Invalid)?;
-        if !address.is_multiple_of(PAGE) || address == 0 || end > self.end {
+        if !address.is_multiple_of(PAGE) || (address == 0 && !self.guest) || end > self.end {
             return Err(Error::Invalid);
         }
         match overlap(&self.regions, |region| region.size, address, size) {
@@ -157,7 +166,7 @@ impl<T: Copy + PartialEq> Regions<T> {
     /// attachment.
     pub fn protect(&mut self, address: u64, size: u64, rights: Rights) -> Result<Vec<Piece<T>>, Error> {
         let end = address.checked_add(size).ok_or(Error::Invalid)?;
-        let wx = rights.contains(Rights::WRITE | Rights::EXEC);
+        let wx = rights.contains(Rights::WRITE | Rights::EXEC) && !self.guest;
         if !(address | size).is_multiple_of(PAGE) || size == 0 || wx {
             return Err(Error::Invalid);
         }
@@ -288,6 +297,13 @@ mod tests {
         assert_eq!(space.attach(None, 0x1000, 12, (2, 0, Rights::all())), Err(Error::Invalid));
         assert!(matches!(space.attach(None, END, 12, (2, 0, Rights::READ)), Err(Error::OutOfRam { .. })));
         assert_eq!(space.detach(0x2000), Err(Error::NotFound));
+    }
+
+    #[test]
+    fn a_guest_has_page_0_and_its_own_rules_of_execution() {
+        let mut guest: Regions<u32> = Regions::guest(END);
+        assert_eq!(guest.attach(Some(0), 0x1000, 12, (1, 0, Rights::all())), Ok(0));
+        assert_eq!(guest.detach_range(0, 0x1000).map(|pieces| pieces.len()), Ok(1));
     }
 
     #[test]

@@ -16,7 +16,8 @@
 //! the program's `malloc` stands on it.
 //!
 //! A program that knows where it runs ([`is_cloister`]) uses the framework beside `std`: [`env`] has its sessions,
-//! [`session`] opens others, [`signal::Receiver`] waits for news in a thread of its own.
+//! [`session`] opens others, [`signal::Receiver`] waits for news in a thread of its own, [`memory::behind`] finds the dataspace
+//! behind memory.
 #![no_std]
 #![expect(unsafe_code, reason = "first instructions of a program, entry of system calls, the program's memory")]
 
@@ -24,6 +25,7 @@ mod access;
 mod arch;
 #[cfg(feature = "on-linux")]
 mod host;
+pub mod memory;
 mod program;
 pub mod signal;
 mod start;

@@ -12,7 +12,7 @@ use cloister_personality::{Errno, Kernel, Prot};
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Stack of the first thread, bytes.
-const STACK: u64 = 512 << 10;
+const STACK: u64 = 256 << 10;
 /// Bytes at its end in which arguments and environment are put.
 const STRINGS: u64 = PAGE;
 /// What glibc and `std` are told: one heap for all threads, no restartable sequences, and stacks that cost little (memory

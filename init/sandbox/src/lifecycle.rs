@@ -232,6 +232,9 @@ impl<P: Platform> Sandbox<P> {
     /// A child says that it is done. It is dismantled by the next [`Sandbox::settle`].
     pub fn exit(&mut self, id: ChildId, code: i64, reason: &str) {
         let Some(child) = self.child_mut(id).filter(|child| child.is_served() && !child.doomed) else { return };
+        // What a child says stands in one line of the log, and does not fill it.
+        let reason: String = reason.chars().take(160).map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let reason = reason.trim();
         child.doomed = true;
         child.exit = Some(Exit { code, reason: reason.to_string() });
         let (name, propagate) = (child.start.name.clone(), child.start.propagate_exit);

@@ -16,7 +16,12 @@ use crate::platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 use crate::session::{ServedBy, Session, SessionState};
-use cloister_session::{Error, ParentSignal};
+use cloister_session::{ARGS, Error, ParentSignal, SERVICE};
+
+/// Whether a client's text can stand in a line of the log without looking like another line.
+fn is_printable(text: &str) -> bool {
+    !text.contains(char::is_control)
+}
 
 /// How many sessions a child may have: they take room in our own heap.
 const MAX_SESSIONS: usize = 256;
@@ -35,8 +40,11 @@ impl<P: Platform> Sandbox<P> {
         request: SessionRequest<'_>,
     ) -> Result<Option<P::Cap>, Error> {
         let client = self.child(child).filter(|child| child.is_served()).ok_or(Error::NotFound)?;
-        if number < FIRST_FREE {
+        if number < FIRST_FREE || !is_printable(request.service) || !is_printable(request.label) {
             return Err(Error::Invalid);
+        }
+        if request.service.len() > SERVICE || request.args.len() > ARGS {
+            return Err(Error::TooLong);
         }
         if client.sessions.contains_key(&number) || client.sessions.len() >= MAX_SESSIONS {
             return Err(Error::Conflict);

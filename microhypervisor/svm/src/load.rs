@@ -126,6 +126,7 @@ fn load_system(groups: Groups, page: StatePage, vmcb: &mut Vmcb, registers: &mut
     } else if groups.contains(Groups::CR) {
         save.efer = limits.efer(save.efer, save.cr0);
     }
+    save.cr4 = limits.cr4_of_long_mode(save.cr4, save.efer, save.cr0);
     if groups.contains(Groups::SYSENTER) {
         save.sysenter_cs = read!(page, sysenter_cs);
         save.sysenter_esp = read!(page, sysenter_esp);

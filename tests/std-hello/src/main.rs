@@ -4,8 +4,11 @@
 //!
 //! Each test is a function that answers what went wrong; a panic would end the program (release builds abort).
 
+#![expect(unsafe_code, reason = "system calls by hand, to see what they keep")]
+
 mod files;
 mod memory;
+mod registers;
 mod sync;
 mod time;
 
@@ -30,9 +33,11 @@ fn text(error: impl std::fmt::Display) -> String {
 /// A test: its name, and what it does.
 type Test = (&'static str, fn() -> Check);
 
-const TESTS: [Test; 19] = [
+const TESTS: [Test; 21] = [
     ("environment", environment),
-    ("sse-state", sync::vector_state),
+    ("general-registers", registers::general),
+    ("vector-registers", registers::vectors),
+    ("floating-point", sync::vector_state),
     ("threads", sync::threads),
     ("many-threads", sync::many_threads),
     ("mutex", sync::mutex),

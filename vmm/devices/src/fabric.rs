@@ -70,13 +70,19 @@ impl Fabric {
     /// A fabric for VCPUs with the APIC IDs `ids`, the first of which is the boot processor.
     #[must_use]
     pub fn new(ids: &[u32], timer: TimerConfig, kick: Box<dyn Kick>) -> Arc<Self> {
+        Self::with_pins(ids, timer, kick, 24)
+    }
+
+    /// As [`Self::new`], with an IOAPIC of `pins` pins: see [`IoApic::with_pins`].
+    #[must_use]
+    pub fn with_pins(ids: &[u32], timer: TimerConfig, kick: Box<dyn Kick>, pins: u8) -> Arc<Self> {
         let seat = |(index, id): (usize, &u32)| Seat {
             lapic: Mutex::new(Lapic::new(*id, index == 0, timer)),
             attention: AtomicBool::new(false),
         };
         Arc::new(Self {
             seats: ids.iter().enumerate().map(seat).collect(),
-            ioapic: Mutex::new(IoApic::new()),
+            ioapic: Mutex::new(IoApic::with_pins(pins)),
             pic: Mutex::new(PicPair::new()),
             pic_output: AtomicBool::new(false),
             next_lowest: AtomicUsize::new(0),

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The I/O APIC (Intel 82093AA datasheet; end-of-interrupt register as in version 0x20, ICH9 section 13.5.6).
 //!
-//! Twenty-four pins, each with a redirection entry that says whom to tell and how. An [`IoApic`] is pure state: what
+//! Twenty-four pins, each with a redirection entry that says whom to tell and how. (A board may have fewer: a system
+//! initialises each pin by a dozen accesses, all of them exits.) An [`IoApic`] is pure state: what
 //! must be sent is returned as a [`Message`] and carried by the [`crate::fabric::Fabric`].
 //!
 //! Rules. An edge at a masked pin is lost (section 3.2.4, mask bit). A level is told once, then not again until its
@@ -11,7 +12,7 @@ use crate::bits::{lo8, lo32};
 use crate::bus::Width;
 use crate::lapic::{Delivery, Message, widen_broadcast};
 
-/// Number of pins.
+/// Number of pins of a PC's, and the most that one can have here.
 pub const PINS: u32 = 24;
 
 /// Guest-physical address of the registers: the usual one, which the VMM tells the guest by ACPI.
@@ -19,8 +20,8 @@ pub const IOAPIC_BASE: u64 = 0xfec0_0000;
 /// Length of the register window, in bytes.
 pub const IOAPIC_LEN: u64 = 0x1000;
 
-/// Version 0x20 (it has an EOI register), 24 entries.
-const VERSION: u32 = 0x20 | ((PINS - 1) << 16);
+/// Version 0x20: it has an EOI register.
+const VERSION: u32 = 0x20;
 
 const MASKED: u64 = 1 << 16;
 const LEVEL: u64 = 1 << 15;
@@ -43,6 +44,8 @@ struct Pin {
 pub struct IoApic {
     id: u8,
     select: u8,
+    /// Number of pins that exist.
+    count: u8,
     pins: [Pin; PINS as usize],
 }
 
@@ -56,12 +59,22 @@ impl IoApic {
     /// As after reset: all pins masked.
     #[must_use]
     pub const fn new() -> Self {
-        Self { id: 0, select: 0, pins: [Pin { entry: MASKED, high: 0 }; PINS as usize] }
+        Self { id: 0, select: 0, count: 24, pins: [Pin { entry: MASKED, high: 0 }; PINS as usize] }
+    }
+
+    /// As [`Self::new`], but with `pins` pins only; at least 1, at most [`PINS`].
+    #[must_use]
+    pub fn with_pins(pins: u8) -> Self {
+        Self { count: pins.clamp(1, 24), ..Self::new() }
+    }
+
+    fn pin_mut(&mut self, pin: usize) -> Option<&mut Pin> {
+        self.pins.get_mut(..usize::from(self.count))?.get_mut(pin)
     }
 
     /// One more (`true`) or one fewer end of the line at `pin` is high. Gives what must be sent.
     pub fn drive(&mut self, pin: u32, high: bool) -> Option<Message> {
-        let pin = self.pins.get_mut(usize::try_from(pin).ok()?)?;
+        let pin = self.pin_mut(usize::try_from(pin).ok()?)?;
         let was = pin.high != 0;
         pin.high = if high { pin.high.saturating_add(1) } else { pin.high.saturating_sub(1) };
         let rises = !was && pin.high != 0;
@@ -109,11 +122,13 @@ impl IoApic {
     fn read_register(&self) -> u32 {
         match self.select {
             0 | 2 => u32::from(self.id) << 24,
-            1 => VERSION,
-            select => self
-                .pins
-                .get(Self::pin_of(select))
-                .map_or(0, |pin| if select & 1 == 0 { lo32(pin.entry) } else { lo32(pin.entry >> 32) }),
+            1 => VERSION | (u32::from(self.count.saturating_sub(1)) << 16),
+            select => {
+                self.pins
+                    .get(..usize::from(self.count))
+                    .and_then(|p| p.get(Self::pin_of(select)))
+                    .map_or(0, |pin| if select & 1 == 0 { lo32(pin.entry) } else { lo32(pin.entry >> 32) })
+            }
         }
     }
 
@@ -123,7 +138,7 @@ impl IoApic {
             self.id = lo8(u64::from(value >> 24)) & 0xf;
             return None;
         }
-        let pin = self.pins.get_mut(Self::pin_of(select))?;
+        let pin = self.pin_mut(Self::pin_of(select))?;
         let value = u64::from(value);
         let new = if select & 1 == 0 {
             (pin.entry & !0xffff_ffff) | value
@@ -208,6 +223,16 @@ mod tests {
         assert_eq!(get(&mut io, 0x40), 0);
         set(&mut io, 0, 0xffff_ffff);
         assert_eq!(get(&mut io, 0), 0x0f00_0000);
+    }
+
+    #[test]
+    fn a_board_may_have_fewer_pins() {
+        let mut io = IoApic::with_pins(8);
+        assert_eq!(get(&mut io, 1), 0x0007_0020);
+        set(&mut io, 0x20, 0x8041);
+        assert_eq!((get(&mut io, 0x20), io.drive(8, true)), (0, None));
+        set(&mut io, 0x1e, 0x8041);
+        assert!(io.drive(7, true).is_some());
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct VmConfig {
     pub profile: Profile,
     /// Count exits by reason and print the counts at the end.
     pub stats: bool,
+    /// With `stats`: print the counts so far when the guest's console shows this.
+    pub stats_at: Option<String>,
     /// Test switch: the VMM crashes after that many milliseconds.
     pub crash_after_ms: Option<u64>,
 }
@@ -41,6 +43,7 @@ impl Default for VmConfig {
             command_line: "console=ttyS0 reboot=t panic=-1".into(),
             profile: Profile::default(),
             stats: false,
+            stats_at: None,
             crash_after_ms: None,
         }
     }

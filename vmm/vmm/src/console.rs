@@ -5,6 +5,7 @@
 //! ([`Console::flush`]), since a write of one character costs as much as one of a line. Input comes from a thread of its
 //! own, which waits for the terminal and types at the serial port.
 
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::io::{self, Read, Write};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -12,6 +13,8 @@ use std::time::Duration;
 
 use cloister_devices::lock;
 use cloister_devices::serial::{ConsoleOutput, SerialPort};
+use cloister_virtio::VirtioPci;
+use cloister_virtio::console::{Console as VirtioConsoleDevice, RECEIVE};
 
 /// Output that can be made to appear.
 pub trait Console: ConsoleOutput {
@@ -59,21 +62,88 @@ impl<W: Write + Send> Console for Stream<W> {
     }
 }
 
-/// The serial port that input goes to: that of the machine which runs now. A reset puts another one in.
-#[derive(Clone, Debug, Default)]
-pub struct InputTarget(Arc<Mutex<Weak<Mutex<Port>>>>);
+/// A console that looks for a text in what passes, for measuring how long it takes to appear.
+#[derive(Debug)]
+pub struct Watched<C> {
+    inner: C,
+    text: Vec<u8>,
+    tail: Vec<u8>,
+    seen: Arc<AtomicBool>,
+}
+
+impl<C> Watched<C> {
+    /// Passes all on to `inner`; `seen` becomes true when `text` has appeared.
+    pub fn new(inner: C, text: &str, seen: Arc<AtomicBool>) -> Self {
+        Self { inner, text: text.as_bytes().to_vec(), tail: Vec::new(), seen }
+    }
+}
+
+impl<C: ConsoleOutput> ConsoleOutput for Watched<C> {
+    fn write(&mut self, bytes: &[u8]) {
+        self.inner.write(bytes);
+        if self.seen.load(Ordering::Relaxed) || self.text.is_empty() {
+            return;
+        }
+        self.tail.extend_from_slice(bytes);
+        if self.tail.windows(self.text.len()).any(|w| w == self.text) {
+            self.seen.store(true, Ordering::Relaxed);
+        }
+        let keep = self.tail.len().saturating_sub(self.text.len());
+        self.tail.drain(..keep);
+    }
+}
+
+impl<C: Console + ?Sized> Console for Watched<Arc<Mutex<C>>> {
+    fn flush(&mut self) {
+        lock(&self.inner).flush();
+    }
+}
+
+/// A device that one types at.
+pub trait Keyboard: Send + Sync {
+    /// Types `bytes`; returns how many it took.
+    fn type_in(&self, bytes: &[u8]) -> usize;
+}
+
+impl Keyboard for Mutex<Port> {
+    fn type_in(&self, bytes: &[u8]) -> usize {
+        lock(self).input(bytes)
+    }
+}
+
+/// The virtio console behind PCI.
+pub type VirtioConsole = VirtioPci<VirtioConsoleDevice<SharedConsole>>;
+
+impl Keyboard for Mutex<VirtioConsole> {
+    fn type_in(&self, bytes: &[u8]) -> usize {
+        let mut console = lock(self);
+        let taken = console.device().type_in(bytes);
+        console.poll(RECEIVE);
+        taken
+    }
+}
+
+/// The device that input goes to: that of the machine which runs now. A reset puts another one in.
+#[derive(Clone, Default)]
+pub struct InputTarget(Arc<Mutex<Option<Weak<dyn Keyboard>>>>);
+
+impl std::fmt::Debug for InputTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InputTarget").finish_non_exhaustive()
+    }
+}
 
 impl InputTarget {
-    /// Directs input to `port` from now on.
-    pub fn set(&self, port: &Arc<Mutex<Port>>) {
-        *lock(&self.0) = Arc::downgrade(port);
+    /// Directs input to `keyboard` from now on.
+    pub fn set(&self, keyboard: &Arc<dyn Keyboard>) {
+        *lock(&self.0) = Some(Arc::downgrade(keyboard));
     }
 
     /// Types `bytes`; waits while the port's queue is full.
     fn type_in(&self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let Some(port) = lock(&self.0).upgrade() else { return };
-            let taken = lock(&port).input(bytes);
+            let Some(keyboard) = lock(&self.0).as_ref().and_then(Weak::upgrade) else { return };
+            let taken = keyboard.type_in(bytes);
             bytes = bytes.get(taken..).unwrap_or(&[]);
             if taken == 0 {
                 thread::sleep(Duration::from_millis(5));
@@ -103,11 +173,12 @@ pub fn start_input(mut input: impl Read + Send + 'static, target: InputTarget) -
 
 #[cfg(test)]
 mod tests {
-    use super::{Console, InputTarget, Port, Stream, start_input};
+    use super::{Console, InputTarget, Keyboard, Port, Stream, Watched, start_input};
     use cloister_devices::bus::ByteDevice;
     use cloister_devices::irq::IrqLine;
     use cloister_devices::lock;
     use cloister_devices::serial::ConsoleOutput;
+    use core::sync::atomic::{AtomicBool, Ordering};
     use std::io::Cursor;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
@@ -126,12 +197,25 @@ mod tests {
     }
 
     #[test]
+    fn a_text_is_seen_across_writes() {
+        let seen = Arc::new(AtomicBool::new(false));
+        let inner = Arc::new(Mutex::new(Stream::new(Vec::new())));
+        let mut console = Watched::new(inner, "init", seen.clone());
+        for piece in ["in", "i", "xin", "it"] {
+            assert!(!seen.load(Ordering::Relaxed));
+            console.write(piece.as_bytes());
+        }
+        assert!(seen.load(Ordering::Relaxed));
+    }
+
+    #[test]
     fn input_reaches_the_port_in_order_beyond_its_queue() {
         let text: Vec<u8> = (0..200).collect();
         let port = Port::new(IrqLine::unconnected(), Arc::new(Mutex::new(Stream::new(Vec::new()))));
         let port = Arc::new(Mutex::new(port));
         let target = InputTarget::default();
-        target.set(&port);
+        let keyboard: Arc<dyn Keyboard> = port.clone();
+        target.set(&keyboard);
         start_input(Cursor::new(text.clone()), target).unwrap();
         let mut got = Vec::new();
         while got.len() < text.len() {

@@ -23,6 +23,7 @@ pub mod clock;
 pub mod config;
 pub mod console;
 mod crash;
+pub mod entropy;
 pub mod memory;
 mod msr;
 pub mod options;

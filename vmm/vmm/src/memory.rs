@@ -5,7 +5,7 @@
 //! it is one stretch of the VMM's address space per piece of the guest's layout, aligned to 2 MiB so that the nested page
 //! table can map it in large pages, and is seen through `vm-memory`'s volatile accesses only.
 
-use core::ptr;
+use core::{fmt, ptr};
 use std::io;
 
 use cloister_boot::layout;
@@ -25,14 +25,48 @@ pub trait RamSource {
 }
 
 /// Guest memory. It is given back when this and all clones of [`Ram::memory`] are gone.
-#[derive(Debug)]
 pub struct Ram {
     /// The memory, for devices and loaders.
     pub memory: GuestMemoryMmap,
-    _mappings: Vec<Mapping>,
+    _owner: Box<dyn Send + Sync>,
+}
+
+impl fmt::Debug for Ram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.memory.fmt(f)
+    }
 }
 
 impl Ram {
+    /// Memory made of `pieces`: guest-physical start, size in bytes, and start in the VMM's address space. `owner` is
+    /// dropped with it, and not before.
+    ///
+    /// # Errors
+    /// [`Error::Region`]: a piece wraps or overlaps another one.
+    ///
+    /// # Safety
+    /// Each piece must be mapped readable and writable, must stay so until `owner` is dropped, and must be used by
+    /// nobody but through the result (and by the guest).
+    pub unsafe fn from_pieces(
+        pieces: &[(u64, u64, *mut u8)],
+        owner: impl Send + Sync + 'static,
+    ) -> Result<Self, Error> {
+        let mut regions = Vec::new();
+        for &(guest, size, host) in pieces {
+            let bad = |reason| Error::Region { address: guest, size, reason };
+            let bytes = usize::try_from(size).map_err(|_| bad("larger than the address space"))?;
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: the caller promises that the stretch is mapped so as long as `owner` lives.
+            let region = unsafe { MmapRegion::build_raw(host, bytes, protection, flags) };
+            let region = region.map_err(|_| bad("not aligned"))?;
+            regions.push(GuestRegionMmap::new(region, GuestAddress(guest)).ok_or_else(|| bad("wraps"))?);
+        }
+        let overlap = Error::Region { address: 0, size: 0, reason: "pieces overlap" };
+        let memory = GuestMemoryMmap::from_regions(regions).map_err(|_| overlap)?;
+        Ok(Self { memory, _owner: Box::new(owner) })
+    }
+
     /// Makes it appear in `vm`.
     ///
     /// # Errors
@@ -58,32 +92,15 @@ pub struct HostRam;
 impl RamSource for HostRam {
     fn allocate(&self, size: u64) -> Result<Ram, Error> {
         let mut mappings = Vec::new();
-        let mut regions = Vec::new();
+        let mut pieces = Vec::new();
         for (guest, size) in layout::ram(size) {
-            let (region, mapping) = piece(guest, size)?;
-            regions.push(region);
+            let mapping = Mapping::new(guest, size)?;
+            pieces.push((guest, size, mapping.aligned()));
             mappings.push(mapping);
         }
-        let memory = GuestMemoryMmap::from_regions(regions);
-        let memory = memory.map_err(|_| Error::Region { address: 0, size, reason: "pieces overlap" })?;
-        Ok(Ram { memory, _mappings: mappings })
+        // SAFETY: the mappings are ours alone, and live as long as the memory.
+        unsafe { Ram::from_pieces(&pieces, mappings) }
     }
-}
-
-fn piece(guest: u64, size: u64) -> Result<(GuestRegionMmap, Mapping), Error> {
-    let bad = |reason| Error::Region { address: guest, size, reason };
-    let bytes = usize::try_from(size).map_err(|_| bad("larger than the address space"))?;
-    let mapping = Mapping::new(bytes).map_err(|e| Error::Host {
-        call: "mmap of guest memory",
-        status: i64::from(e.raw_os_error().unwrap_or(0)).saturating_neg(),
-    })?;
-    let protection = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: the stretch is mapped readable and writable; `Ram` keeps the mapping as long as the memory.
-    let region = unsafe { MmapRegion::build_raw(mapping.aligned(), bytes, protection, flags) };
-    let region = region.map_err(|_| bad("not aligned"))?;
-    let region = GuestRegionMmap::new(region, GuestAddress(guest)).ok_or_else(|| bad("wraps"))?;
-    Ok((region, mapping))
 }
 
 /// A mapping that is larger than asked for by [`ALIGN`], so that an aligned stretch lies in it.
@@ -99,13 +116,15 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(size: usize) -> io::Result<Self> {
-        let length = size.checked_add(ALIGN).ok_or(io::ErrorKind::OutOfMemory)?;
+    fn new(guest: u64, size: u64) -> Result<Self, Error> {
+        let bad = Error::Region { address: guest, size, reason: "larger than the address space" };
+        let length = usize::try_from(size).ok().and_then(|size| size.checked_add(ALIGN)).ok_or(bad)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
         let start = unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
         if start == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+            let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+            return Err(Error::Host { call: "mmap of guest memory", status: i64::from(errno).saturating_neg() });
         }
         // SAFETY: the range is the mapping just made; a host without large pages refuses, and nothing is lost.
         unsafe { libc::madvise(start, length, libc::MADV_HUGEPAGE) };

@@ -8,7 +8,7 @@ use crate::config::{Profile, VmConfig};
 /// How to call the program.
 pub const USAGE: &str = "\
 usage: cloister-vmm --kernel FILE [--initrd FILE] [--cmdline TEXT] [--memory SIZE[K|M|G]]
-                    [--profile reduced|full] [--stats] [--crash-after MS]";
+                    [--profile reduced|full] [--stats] [--stats-at TEXT] [--crash-after MS]";
 
 /// A mistake on the command line.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,6 +41,7 @@ pub fn parse(args: impl IntoIterator<Item = String>) -> Result<VmConfig, Mistake
             "--initrd" => config.initrd = Some(value.into()),
             "--cmdline" => config.command_line = value,
             "--memory" => config.memory = size(&value)?,
+            "--stats-at" => (config.stats, config.stats_at) = (true, Some(value)),
             "--profile" => config.profile = profile(&value)?,
             "--crash-after" => {
                 let ms = value.parse().map_err(|_| Mistake(format!("{value} is not a number of milliseconds")))?;

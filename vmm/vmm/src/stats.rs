@@ -2,13 +2,17 @@
 //! Counting exits by reason: what a boot costs, and where.
 
 use core::fmt;
+use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use cloister_hypervisor::{Access, Exit};
 
 /// Counts by reason and place.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
+    /// Becomes true when the counts so far are to be told.
+    pub marker: Arc<AtomicBool>,
     counts: HashMap<(&'static str, u64), u64>,
 }
 
@@ -26,6 +30,11 @@ impl Stats {
         };
         let count = self.counts.entry(key).or_default();
         *count = count.saturating_add(1);
+    }
+
+    /// Whether the marker has come since the last call.
+    pub fn take_marker(&self) -> bool {
+        self.marker.load(Ordering::Relaxed) && self.marker.swap(false, Ordering::Relaxed)
     }
 
     /// The number of exits.

@@ -42,9 +42,8 @@ pub(crate) struct Runner<V: Vcpu> {
 }
 
 impl<V: Vcpu> Runner<V> {
-    pub(crate) fn new(vcpu: V, bus: VcpuBus, bell: Bell, stats: bool) -> Self {
+    pub(crate) fn new(vcpu: V, bus: VcpuBus, bell: Bell, stats: Option<Stats>) -> Self {
         bell.belongs_here(bus.vcpu, vcpu.kicker());
-        let stats = stats.then(Stats::default);
         Self { vcpu, bus, bell, stats, timer: None, devices: None, window: false, look: true }
     }
 
@@ -66,8 +65,8 @@ impl<V: Vcpu> Runner<V> {
             }
             let deadline = self.deadline();
             let exit = self.vcpu.run(&mut self.bus, deadline)?;
-            if let Some(stats) = &mut self.stats {
-                stats.count(&exit);
+            if self.stats.is_some() {
+                self.count(&exit);
             }
             let end = match exit {
                 Exit::Access(_) => None,
@@ -81,6 +80,16 @@ impl<V: Vcpu> Runner<V> {
                 Some(PowerEvent::Off | PowerEvent::Sleep) => return Ok(End::Off),
                 Some(PowerEvent::Reset) => return Ok(End::Reset),
             }
+        }
+    }
+
+    #[cold]
+    fn count(&mut self, exit: &Exit) {
+        let Some(stats) = &mut self.stats else { return };
+        stats.count(exit);
+        if stats.take_marker() {
+            let ns = self.bus.board.clock.ns_at(Tsc::now());
+            eprintln!("vm: marker after {ns} ns\n{stats}");
         }
     }
 

@@ -4,19 +4,20 @@
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use cloister_boot::{acpi, cpu, cpuid, linux};
-use cloister_devices::bus::BusError;
 use cloister_hypervisor::{Error as MachineError, Hypervisor, Vcpu, Vm};
 
-use crate::board::{Board, Parts};
+use crate::board::{Board, BoardError, Parts};
 use crate::bus::VcpuBus;
 use crate::clock::TscClock;
 use crate::config::VmConfig;
-use crate::console::{InputTarget, SharedConsole};
+use crate::console::{InputTarget, Keyboard, SharedConsole, Watched};
 use crate::crash;
 use crate::memory::{Ram, RamSource};
 use crate::report;
+use crate::stats::Stats;
 use crate::vcpu::{End, Runner};
 use crate::wake::{Bell, Bells};
 
@@ -61,7 +62,7 @@ pub enum VmError {
     /// The machine underneath refused.
     Machine(MachineError),
     /// The board does not fit together.
-    Board(BusError),
+    Board(BoardError),
     /// The guest did something that can't be handled; its state, ready to be read.
     Guest(String),
 }
@@ -126,17 +127,19 @@ fn start<H: Hypervisor, R: RamSource>(
     unsafe { ram.map_into(&vm) }?;
     let tsc_khz = vm.tsc_khz()?;
     let bell = Bell::default();
+    let stats = Stats::default();
     let board = Board::new(Parts {
         vcpus: vec![0],
         tsc_khz,
         clock: TscClock::start(tsc_khz),
         memory: ram.memory.clone(),
         kick: Box::new(Bells(vec![bell.clone()])),
-        console: host.console.clone(),
+        console: watch(config, host, &stats),
         profile: config.profile,
     })
     .map_err(VmError::Board)?;
-    host.input.set(&board.serial);
+    let keyboard: Arc<dyn Keyboard> = board.serial.clone();
+    host.input.set(&keyboard);
 
     let entry = load(config, &ram, &board)?;
     let mut vcpu = vm.create_vcpu(0)?;
@@ -146,7 +149,7 @@ fn start<H: Hypervisor, R: RamSource>(
     vcpu.set_sregs(&cpu::sregs(&reset))?;
     vcpu.set_regs(&cpu::regs(entry))?;
 
-    let mut runner = Runner::new(vcpu, VcpuBus::new(board.clone(), 0), bell, config.stats);
+    let mut runner = Runner::new(vcpu, VcpuBus::new(board.clone(), 0), bell, config.stats.then_some(stats));
     let end = runner.run()?;
     board.flush_console();
     if let Some(stats) = runner.stats() {
@@ -155,6 +158,14 @@ fn start<H: Hypervisor, R: RamSource>(
     match end {
         End::Unhandled(state) => Err(VmError::Guest(report::describe(&ram.memory, &state))),
         end => Ok(end),
+    }
+}
+
+/// The console, watched for the text at which counts are to be told.
+fn watch<H, R>(config: &VmConfig, host: &Host<'_, H, R>, stats: &Stats) -> SharedConsole {
+    match &config.stats_at {
+        None => host.console.clone(),
+        Some(text) => Arc::new(Mutex::new(Watched::new(host.console.clone(), text, stats.marker.clone()))),
     }
 }
 

@@ -285,6 +285,40 @@ pub(crate) unsafe fn relocate() {
         }
         at += size_of::<Relocation>() as u64;
     }
+    set_copy_thresholds();
+}
+
+/// Gives the plain variants of `memcpy` and its kin the sizes from which on they copy in other ways. glibc sets them from what it
+/// knows of the caches, which is nothing yet: with 0 they would take the way for huge copies always, and that way does
+/// not work for small ones.
+fn set_copy_thresholds() {
+    const LARGE: u64 = 768 << 10;
+    const REPEAT: u64 = 2048;
+    let (non_temporal, stop, movsb, stosb): (u64, u64, u64, u64);
+    // SAFETY: reads the linker's table. Where libc has no such variables, the addresses are 0.
+    unsafe {
+        asm!(
+            ".weak __x86_shared_non_temporal_threshold",
+            ".weak __x86_rep_movsb_stop_threshold",
+            ".weak __x86_rep_movsb_threshold",
+            ".weak __x86_rep_stosb_threshold",
+            "mov {}, qword ptr [rip + __x86_shared_non_temporal_threshold@GOTPCREL]",
+            "mov {}, qword ptr [rip + __x86_rep_movsb_stop_threshold@GOTPCREL]",
+            "mov {}, qword ptr [rip + __x86_rep_movsb_threshold@GOTPCREL]",
+            "mov {}, qword ptr [rip + __x86_rep_stosb_threshold@GOTPCREL]",
+            out(reg) non_temporal,
+            out(reg) stop,
+            out(reg) movsb,
+            out(reg) stosb,
+            options(nostack, preserves_flags, readonly),
+        );
+    }
+    for (address, value) in [(non_temporal, LARGE), (stop, LARGE), (movsb, REPEAT), (stosb, REPEAT)] {
+        if address != 0 {
+            // SAFETY: a `long` of libc, which it sets anew when it starts.
+            unsafe { pointer::<u64>(address).write(value) };
+        }
+    }
 }
 
 fn pointer<T>(address: u64) -> *mut T {

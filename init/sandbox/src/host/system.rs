@@ -22,8 +22,8 @@ use crate::elf::{Machine, PAGE, Policy, Segment};
 use crate::platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 use crate::quota::Quota;
 
-/// Stack of a child's first thread, bytes. Below it one page stays free.
-const STACK: u64 = 256 << 10;
+/// Stack of a child's first thread, bytes; programs that need more make themselves another. Below it one page stays free.
+const STACK: u64 = 64 << 10;
 /// Kinds of news that a child may have a signal for.
 const SIGNALS: [ParentSignal; 5] = [
     ParentSignal::SessionReady,
@@ -216,8 +216,10 @@ impl<L: LocalServices> Platform for System<L> {
         own().quota().map_or(Quota::NONE, |quota| Quota::new(quota.ram_available(), quota.caps_available()))
     }
 
-    fn session_cost(&self, _service: &str) -> Quota {
-        Quota::new(USUAL.ram, USUAL.caps)
+    fn session_cost(&self, service: &str) -> Quota {
+        // A PD session brings a kernel PD with a budget.
+        let ram = if service == "PD" { 48 << 10 } else { USUAL.ram };
+        Quota::new(ram, USUAL.caps)
     }
 
     fn child_cost(&self) -> Quota {

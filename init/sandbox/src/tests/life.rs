@@ -97,7 +97,7 @@ fn sessions_of_the_environment_may_come_later() {
 fn an_exit_is_reported_and_gives_everything_back() {
     let mut world = World::with("+ start linux\n  + binary vmm\n+ start app\n  + exit | propagate: yes\n");
     let (linux, app) = (world.id("linux"), world.id("app"));
-    world.sandbox.exit(linux, 0, "powered off");
+    world.sandbox.exit(linux, 0, "powered\noff ");
     assert_eq!(world.state("linux"), State::Alive, "it is in a call");
     assert_eq!(
         world.request("linux", 19, "ROM", "vmm", Quota::NONE),

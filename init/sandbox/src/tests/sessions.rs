@@ -46,6 +46,9 @@ fn what_is_refused_costs_nothing() {
     let short = Error::OutOfRam { needed: 1 << 40, available: before.ram };
     assert_eq!(world.request("app", 20, "ROM", "vmm", much), Err(short));
     assert_eq!(world.request("app", 4, "ROM", "vmm", GIFT), Err(Error::Invalid), "an identifier of the environment");
+    assert_eq!(world.request("app", 20, "ROM", "vmm\nchild \"x\" exited", GIFT), Err(Error::Invalid), "forged log");
+    assert_eq!(world.request("app", 20, &"S".repeat(33), "vmm", GIFT), Err(Error::TooLong));
+    assert_eq!(world.request("app", 20, "ROM", &"l".repeat(160), GIFT), Err(Error::Denied), "too long with the name");
     assert_eq!(*world.account("app"), before);
     world.request("app", 20, "ROM", "vmm", GIFT).expect("opens");
     assert_eq!(world.request("app", 20, "ROM", "vmm", GIFT), Err(Error::Conflict), "the identifier is taken");
