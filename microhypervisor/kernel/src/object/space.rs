@@ -108,7 +108,7 @@ impl Space {
     #[inline]
     pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
         match &self.content {
-            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms),
+            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms).ok_or(Status::BadCapability),
             _ => Err(Status::BadCapability),
         }
     }
@@ -274,17 +274,16 @@ fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
 
 /// The object of that type at a selector below [`SELECTORS`] of the object space with that root, alive and with these permissions.
 #[inline]
-pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Result<&'a T, Status> {
-    let Some(slot) = slot_in(root, sel) else { return Err(Status::BadCapability) };
-    let cap = slot.load(Ordering::Acquire);
+pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Option<&'a T> {
+    let cap = slot_in(root, sel)?.load(Ordering::Acquire);
     let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.
     match unsafe { header.as_ref() } {
         Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
             // SAFETY: the kind tells the type.
-            Ok(unsafe { super::cast::<T>(header) })
+            Some(unsafe { super::cast::<T>(header) })
         }
-        _ => Err(Status::BadCapability),
+        _ => None,
     }
 }
 
