@@ -20,13 +20,14 @@ use cloister_abi::utcb::{Header, Item, WORDS};
 pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(portal) = selected::<Pt>(ec, frame.rdi, Perms::PT_CALL) else { return refuse(frame) };
     let callee = &*portal.ec;
-    // An idle EC is alive; a message without items is the usual one.
-    if callee.state.get() != State::Idle || callee.core != core.id || frame.rsi > WORDS as u64 {
+    let header = frame.rsi;
+    // A message without items is the usual one. An idle EC is alive.
+    if header > WORDS as u64 || callee.state.get() != State::Idle || callee.core != core.id {
         return call_otherwise(core, ec, frame, portal);
     }
-    ec.utcb.copy_words(callee.utcb, index(frame.rsi));
+    ec.utcb.copy_words(callee.utcb, index(header));
     ec.state.set(State::Calling);
-    enter(core, ec, callee, portal, Header(frame.rsi));
+    enter(core, ec, callee, portal, Header(header));
 }
 
 /// Calls with items, callees that are busy, and all that is wrong.
@@ -98,12 +99,13 @@ pub(crate) extern "C" fn reply(core: &Core, ec: &Ec, frame: &mut Frame) {
     if let Some(caller) = ec.caller.get() {
         // SAFETY: a caller is severed from its callee before it goes.
         let caller = unsafe { caller.as_ref() };
+        let header = frame.rdi;
         // Only local ECs are ever called, so who has a caller is one.
-        if caller.state.get() == State::Calling && frame.rdi <= WORDS as u64 && !core.helping.get() {
-            ec.utcb.copy_words(caller.utcb, index(frame.rdi));
+        if header <= WORDS as u64 && caller.state.get() == State::Calling && !core.helping.get() {
+            ec.utcb.copy_words(caller.utcb, index(header));
             let registers = caller.registers();
             registers.rax = Status::Success as u64;
-            registers.rdi = frame.rdi;
+            registers.rdi = header;
             ec.caller.set(None);
             ec.state.set(State::Idle);
             caller.callee.set(None);

@@ -145,18 +145,19 @@ impl Space {
     /// # Errors
     /// There is no room; the reference is released.
     pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
-        let placed = self.prepare(sel);
-        match (placed, self.slot(sel)) {
-            (Ok(()), Some(slot)) => {
-                let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
-                release(slot.swap(cap, Ordering::AcqRel));
-                Ok(())
-            }
-            (result, _) => {
-                header.release();
-                Err(result.err().unwrap_or(Status::BadParameter))
-            }
-        }
+        let slot = match self.slot(sel) {
+            Some(slot) => slot,
+            None => self.make_slot(sel).inspect_err(|_| header.release())?,
+        };
+        let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
+        release(slot.swap(cap, Ordering::AcqRel));
+        Ok(())
+    }
+
+    #[cold]
+    fn make_slot(&self, sel: Selector) -> Result<&AtomicU64, Status> {
+        self.prepare(sel)?;
+        self.slot(sel).ok_or(Status::BadParameter)
     }
 
     /// Removes the capability at a selector.

@@ -37,6 +37,8 @@ const fn handlers() -> [Handler; abi::CALLS.len()] {
     table[index(abi::Null::NUMBER)] = null;
     table[index(abi::IpcCall::NUMBER)] = ipc::call;
     table[index(abi::IpcReply::NUMBER)] = ipc::reply;
+    table[index(abi::CreateSm::NUMBER)] = create_sm;
+    table[index(abi::Delegate::NUMBER)] = delegate;
     table[index(abi::SmUp::NUMBER)] = sm_up;
     table[index(abi::SmDown::NUMBER)] = sm_down;
     table[index(abi::VcpuRun::NUMBER)] = crate::guest::enter;
@@ -120,16 +122,14 @@ fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
 
 /// All calls that are not on a fast path.
 extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
-    let args = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
+    let args = arguments(frame);
     let answer = match frame.rax.wrapping_sub(HYPERCALL_BASE) {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
         abi::CreateSc::NUMBER => with(&args, |call| create::sc(ec, &call)),
         abi::CreatePt::NUMBER => with(&args, |call| create::pt(ec, &call)),
-        abi::CreateSm::NUMBER => with(&args, |call| create::sm(ec, &call)),
         abi::CreateVcpu::NUMBER => with(&args, |call| create::vcpu(ec, &call)),
-        abi::Delegate::NUMBER => with(&args, |call| map::delegate(core, ec, &call)),
         abi::Revoke::NUMBER => with(&args, |call| map::revoke(core, ec, &call)),
         abi::Drop::NUMBER => with(&args, |call| map::drop_selectors(ec, &call)),
         abi::Destroy::NUMBER => with(&args, |call| control::destroy(ec, &call)),
@@ -147,6 +147,12 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         }
         _ => Err(Status::BadHypercall),
     };
+    finish(frame, answer);
+}
+
+/// Puts the answer into the registers.
+#[inline]
+fn finish(frame: &mut Frame, answer: Answer) {
     match answer {
         Ok((first, second)) => {
             frame.rax = Status::Success as u64;
@@ -157,14 +163,31 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
     }
 }
 
+/// Arguments as the registers have them.
+#[inline]
+const fn arguments(frame: &Frame) -> abi::Args {
+    [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]
+}
+
+extern "C" fn create_sm(_: &Core, ec: &Ec, frame: &mut Frame) {
+    let answer = with(&arguments(frame), |call| create::sm(ec, &call));
+    finish(frame, answer);
+}
+
+extern "C" fn delegate(core: &Core, ec: &Ec, frame: &mut Frame) {
+    let answer = with(&arguments(frame), |call| map::delegate(core, ec, &call));
+    finish(frame, answer);
+}
+
 #[inline]
 fn with<C: Call>(args: &abi::Args, handle: impl FnOnce(C) -> Answer) -> Answer {
     handle(C::decode(args).ok_or(Status::BadParameter)?)
 }
 
 /// The object at a selector of the calling EC.
+#[inline]
 fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, Status> {
-    ec.objects.lookup(selector, perms)
+    selected(ec, u64::from(selector), perms).ok_or(Status::BadCapability)
 }
 
 /// The object at a selector in a register. If there is none, [`refuse`] says why.
