@@ -14,6 +14,13 @@ pub enum Error {
         /// Its status: a negative Linux error number or a microhypervisor status.
         status: i64,
     },
+    /// A service that the VMM uses refused a call.
+    Session {
+        /// What was asked for.
+        call: &'static str,
+        /// The refusal in words.
+        why: String,
+    },
     /// The host lacks something that the VMM needs.
     Unsupported(&'static str),
     /// A region can't be mapped as asked.
@@ -38,6 +45,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host { call, status } => write!(f, "{call} failed with status {status}"),
+            Self::Session { call, why } => write!(f, "{call} was refused: {why}"),
             Self::Unsupported(what) => write!(f, "the host lacks {what}"),
             Self::Region { address, size, reason } => {
                 write!(f, "guest memory {address:#x} + {size:#x} can't be mapped: {reason}")

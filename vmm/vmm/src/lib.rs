@@ -20,6 +20,7 @@
 pub mod board;
 pub mod bus;
 pub mod clock;
+pub mod cloister;
 pub mod config;
 pub mod console;
 mod crash;

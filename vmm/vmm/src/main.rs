@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The VMM as a program: its console is standard input and output, its messages go to standard error.
+//! The VMM as a program. On Linux its console is standard input and output, its messages go to standard error; on
+//! Cloister the same program is a component.
 
 use std::io::{stdin, stdout};
 use std::process::ExitCode;
@@ -13,6 +14,9 @@ use cloister_vmm::options;
 use cloister_vmm::vm::{Host, VmEnd, VmError, run};
 
 fn main() -> ExitCode {
+    if cloister_linux::is_cloister() {
+        cloister_vmm::cloister::main();
+    }
     let config = match options::parse(std::env::args().skip(1)) {
         Ok(config) => config,
         Err(mistake) => {
