@@ -108,7 +108,7 @@ impl Space {
     #[inline]
     pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
         match &self.content {
-            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms),
+            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms).ok_or(Status::BadCapability),
             _ => Err(Status::BadCapability),
         }
     }
@@ -145,18 +145,19 @@ impl Space {
     /// # Errors
     /// There is no room; the reference is released.
     pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
-        let placed = self.prepare(sel);
-        match (placed, self.slot(sel)) {
-            (Ok(()), Some(slot)) => {
-                let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
-                release(slot.swap(cap, Ordering::AcqRel));
-                Ok(())
-            }
-            (result, _) => {
-                header.release();
-                Err(result.err().unwrap_or(Status::BadParameter))
-            }
-        }
+        let slot = match self.slot(sel) {
+            Some(slot) => slot,
+            None => self.make_slot(sel).inspect_err(|_| header.release())?,
+        };
+        let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
+        release(slot.swap(cap, Ordering::AcqRel));
+        Ok(())
+    }
+
+    #[cold]
+    fn make_slot(&self, sel: Selector) -> Result<&AtomicU64, Status> {
+        self.prepare(sel)?;
+        self.slot(sel).ok_or(Status::BadParameter)
     }
 
     /// Removes the capability at a selector.
@@ -274,17 +275,16 @@ fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
 
 /// The object of that type at a selector below [`SELECTORS`] of the object space with that root, alive and with these permissions.
 #[inline]
-pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Result<&'a T, Status> {
-    let Some(slot) = slot_in(root, sel) else { return Err(Status::BadCapability) };
-    let cap = slot.load(Ordering::Acquire);
+pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Option<&'a T> {
+    let cap = slot_in(root, sel)?.load(Ordering::Acquire);
     let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.
     match unsafe { header.as_ref() } {
         Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
             // SAFETY: the kind tells the type.
-            Ok(unsafe { super::cast::<T>(header) })
+            Some(unsafe { super::cast::<T>(header) })
         }
-        _ => Err(Status::BadCapability),
+        _ => None,
     }
 }
 
