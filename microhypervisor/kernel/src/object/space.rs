@@ -167,6 +167,30 @@ impl Space {
         }
     }
 
+    /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
+    /// itself, which would keep all of that for ever.
+    pub(crate) fn kill(&self) {
+        for table in self.tables() {
+            // SAFETY: the frames are the space's for its life.
+            unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+        }
+    }
+
+    /// The tables of an object space.
+    fn tables(&self) -> impl Iterator<Item = NonNull<Slots>> {
+        let root = match &self.content {
+            Content::Objects(root) => Some(*root),
+            _ => None,
+        };
+        root.into_iter().flat_map(|root| {
+            // SAFETY: the root frame is the space's for its life.
+            unsafe { root.as_ref() }.iter().filter_map(|entry| {
+                let address = index(entry.load(Ordering::Acquire));
+                NonNull::new(core::ptr::with_exposed_provenance_mut::<Slots>(address))
+            })
+        })
+    }
+
     // ---- memory
 
     /// What is mapped at a page address, with what may be done there.
@@ -315,14 +339,9 @@ impl Drop for Space {
         let Some(payer) = self.header.payer() else { return };
         match &self.content {
             Content::Objects(root) => {
-                // SAFETY: nobody refers to the space any more.
-                for entry in unsafe { root.as_ref() } {
-                    let table: *mut Slots =
-                        core::ptr::with_exposed_provenance_mut(index(entry.load(Ordering::Relaxed)));
-                    let Some(table) = NonNull::new(table) else { continue };
-                    // SAFETY: entries are frames of the space.
-                    unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.load(Ordering::Relaxed)));
-                    // SAFETY: nobody refers to the frame any more.
+                self.kill();
+                for table in self.tables() {
+                    // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
                     unsafe { payer.give(table.cast()) };
                 }
                 // SAFETY: as above.
