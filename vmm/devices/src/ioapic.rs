@@ -123,12 +123,11 @@ impl IoApic {
         match self.select {
             0 | 2 => u32::from(self.id) << 24,
             1 => VERSION | (u32::from(self.count.saturating_sub(1)) << 16),
-            select => {
-                self.pins
-                    .get(..usize::from(self.count))
-                    .and_then(|p| p.get(Self::pin_of(select)))
-                    .map_or(0, |pin| if select & 1 == 0 { lo32(pin.entry) } else { lo32(pin.entry >> 32) })
-            }
+            select => self
+                .pins
+                .get(..usize::from(self.count))
+                .and_then(|p| p.get(Self::pin_of(select)))
+                .map_or(0, |pin| if select & 1 == 0 { lo32(pin.entry) } else { lo32(pin.entry >> 32) }),
         }
     }
 
