@@ -8,7 +8,7 @@ use crate::object::{Ec, Object};
 use crate::percore::Core;
 use crate::{ipc, sched};
 use cloister_abi::USER_END;
-use cloister_abi::arch::current::exception::{ExceptionState, WORDS};
+use cloister_abi::arch::current::exception::WORDS;
 use cloister_abi::utcb::Header;
 
 /// Sends an exception to the EC's handler. Without one, or if it is busy or gone, the EC is stopped for good.
@@ -28,10 +28,9 @@ pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
         return;
     };
     let callee = &portal.ec;
-    // SAFETY: the UTCB is the callee's frame; the state fits its words.
-    unsafe { (&raw mut (*callee.utcb.as_ptr()).words).cast::<ExceptionState>().write(state) };
+    callee.utcb.put_exception(&state);
     ec.state.set(State::Faulted);
-    ipc::enter(core, ec, portal, Header::new(WORDS, 0));
+    ipc::enter(core, ec, callee, portal, Header::new(WORDS, 0));
 }
 
 /// Stops an EC; who waits for it is told.
@@ -46,8 +45,7 @@ pub(crate) fn resume(ec: &Ec, handler: &Ec, reply: Header) {
     if reply.words() != WORDS {
         return;
     }
-    // SAFETY: the UTCB is the handler's frame; any bits are a valid state.
-    let state = unsafe { (&raw const (*handler.utcb.as_ptr()).words).cast::<ExceptionState>().read() };
+    let state = handler.utcb.exception();
     if state.rip < USER_END {
         set_exception_state(ec.registers(), &state);
     } else {

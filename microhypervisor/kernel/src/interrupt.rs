@@ -72,9 +72,9 @@ pub(crate) fn arrived(gsi: u32) {
         irq::set_mask(gsi, true);
     }
     irq::end();
-    if let Some((semaphore, _)) = bound {
-        if semaphore.header().is_alive() {
-            semaphore.up();
-        }
+    if let Some((semaphore, _)) = bound
+        && semaphore.header().is_alive()
+    {
+        semaphore.up();
     }
 }

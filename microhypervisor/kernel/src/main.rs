@@ -24,6 +24,7 @@ mod object;
 mod percore;
 mod sched;
 mod syscall;
+mod width;
 
 use core::fmt::Write;
 use core::panic::PanicInfo;

@@ -4,6 +4,7 @@
 //! The kernel touches no other memory: messages are in UTCBs and state pages that come out of the pool, so no pointer of a
 //! component is ever followed.
 
+use crate::width::index;
 use cloister_mechanism::pool::Pool;
 use cloister_mechanism::radix::TableFrames;
 use cloister_mechanism::{Exhausted, FRAME, Frames};
@@ -27,7 +28,7 @@ pub(crate) fn physical<T>(pointer: NonNull<T>) -> u64 {
 /// Where the kernel sees a physical address of its own.
 #[inline]
 pub(crate) fn direct<T>(physical: u64) -> *mut T {
-    core::ptr::with_exposed_provenance_mut((physical + DIRECT_MAP) as usize)
+    core::ptr::with_exposed_provenance_mut(index(physical + DIRECT_MAP))
 }
 
 /// Size of the pool, bytes.
@@ -41,7 +42,7 @@ pub(crate) fn pool_size() -> u64 {
 /// The physical range is page-aligned, mapped at [`DIRECT_MAP`], and nobody else's.
 pub(crate) unsafe fn init(start: u64, end: u64) {
     let Some(base) = NonNull::new(direct::<u8>(start)) else { return };
-    let frames = ((end - start) / FRAME as u64) as usize;
+    let frames = index((end - start) / FRAME as u64);
     POOL_SIZE.store(frames as u64 * FRAME as u64, Relaxed);
     // SAFETY: the caller vouches for the range.
     unsafe { POOL.fill(base, frames) };

@@ -105,10 +105,10 @@ pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
     if guest != 0 {
         next = next.min(guest);
     }
-    if let Some(sc) = core.sc() {
-        if core.ready.is_waiting(sc.priority) {
-            next = next.min(now.saturating_add(sc.left.get()));
-        }
+    if let Some(sc) = core.sc()
+        && core.ready.is_waiting(sc.priority)
+    {
+        next = next.min(now.saturating_add(sc.left.get()));
     }
     if next != core.armed.get() {
         core.armed.set(next);
@@ -193,7 +193,7 @@ fn idle(core: &Core) {
 
 /// Does all work that is pending, until the current EC can go on in user mode.
 #[cold]
-pub(crate) fn settle(core: &Core) {
+pub(crate) extern "C" fn settle(core: &Core) {
     loop {
         let work = core.take_pending();
         if work & ALARM != 0 {

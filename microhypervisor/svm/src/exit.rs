@@ -91,6 +91,8 @@ const EXCEPTION_FIRST: u64 = 0x40;
 const MSR: u64 = 0x7c;
 const NESTED_FAULT: u64 = 0x400;
 const INVALID: u64 = u64::MAX;
+/// Some write 32 bits of it only.
+const INVALID_SHORT: u64 = u32::MAX as u64;
 
 /// The reason of the exit that the block holds, or that there is none for the monitor.
 #[inline]
@@ -142,7 +144,7 @@ fn classify_rest(vmcb: &mut Vmcb, registers: &mut Registers) -> Exit {
             inject_invalid_opcode(vmcb);
             Exit::Resume
         }
-        INVALID => Exit::Monitor(ExitReason::InvalidState),
+        INVALID | INVALID_SHORT => Exit::Monitor(ExitReason::InvalidState),
         _ => Exit::Monitor(ExitReason::Other),
     }
 }

@@ -33,6 +33,7 @@ const CR4_LEAF1_ECX: [(u32, u64); 2] = [(17, 1 << 17), (26, 1 << 18)];
 const CR4_LEAF7_EBX: [(u32, u64); 3] = [(0, 1 << 16), (7, 1 << 20), (20, 1 << 21)];
 /// As above: leaf 7 ECX.
 const CR4_LEAF7_ECX: [(u32, u64); 2] = [(2, 1 << 11), (16, 1 << 12)];
+const CR4_PAE: u64 = 1 << 5;
 /// CR4.PCE needs no feature bit.
 const CR4_PCE: u64 = 1 << 8;
 
@@ -129,6 +130,14 @@ impl Limits {
         value & self.cr4
     }
 
+    /// CR4 of a guest that has enabled long mode but not paging yet. QEMU's TCG goes back to a host from such a guest with the
+    /// guest's CR0 if CR4.PAE is clear; the bit means nothing without paging, so the guest gets it early there.
+    #[inline]
+    #[must_use]
+    pub const fn cr4_of_long_mode(&self, cr4: u64, efer: u64, cr0: u64) -> u64 {
+        if !self.next_rip && efer & EFER_LME != 0 && cr0 & CR0_PG == 0 { cr4 | CR4_PAE } else { cr4 }
+    }
+
     /// EFER for the processor. LMA is not the monitor's to say: it follows from LME and paging (APM vol. 2, 14.6.1).
     #[inline]
     #[must_use]
@@ -198,6 +207,16 @@ pub(crate) mod tests {
         assert_eq!(limits.efer(0xd01, CR0_PG), 0x1d01);
         assert_eq!(limits.efer(0x500, 0), 0x1100);
         assert_eq!(limits.efer(0x400, CR0_PG), EFER_SVME);
+    }
+
+    #[test]
+    fn emulator_gets_pae_early() {
+        let limits = epyc();
+        assert_eq!(limits.cr4_of_long_mode(0, 0x1100, 0x11), 0x20);
+        assert_eq!(limits.cr4_of_long_mode(0, 0x1000, 0x11), 0);
+        assert_eq!(limits.cr4_of_long_mode(0, 0x1100, CR0_PG), 0);
+        let real = Limits { next_rip: true, ..limits };
+        assert_eq!(real.cr4_of_long_mode(0, 0x1100, 0x11), 0);
     }
 
     #[test]

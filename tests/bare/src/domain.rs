@@ -74,7 +74,7 @@ impl Domain {
         Ok(())
     }
 
-    /// Makes a server in this domain. Its stack and message page are this program's too.
+    /// Makes a server in this domain. Its stack is this program's too.
     ///
     /// # Errors
     /// As `CreateEc` and `Delegate`.
@@ -82,15 +82,6 @@ impl Domain {
         let context = server(handler, &Options { pd: self.pd, ..Options::default() })?;
         let size = PAGE << STACK_ORDER;
         self.share(context.stack + 8 - size, size, Access::READ | Access::WRITE)?;
-        call(&Delegate {
-            src: self.host,
-            dst: ROOT_HOST,
-            src_base: context.utcb / PAGE,
-            dst_base: context.utcb / PAGE,
-            order: 0,
-            rights: u64::from((Access::READ | Access::WRITE).bits()),
-        })?;
-        context.set_handler(handler);
         Ok(context)
     }
 }

@@ -30,6 +30,8 @@ pub struct Context {
     pub utcb: u64,
     /// End of the stack.
     pub stack: u64,
+    /// Handler of a server in another domain.
+    foreign: Option<Handler>,
 }
 
 /// How an EC is made.
@@ -69,6 +71,24 @@ extern "C" fn entered(id: u64, header: u64) -> ! {
     unsafe { cloister_stubs::reply(reply, stack) }
 }
 
+/// What a portal of a server in another domain finds by its identity: handler, stack, identity.
+const FOREIGN_HANDLER: u64 = 0;
+const FOREIGN_STACK: u64 = 8;
+const FOREIGN_ID: u64 = 16;
+
+/// As [`entered`], in a domain whose message pages this program cannot write to.
+extern "C" fn entered_foreign(place: u64, header: u64) -> ! {
+    // SAFETY: `portal` filled the place, which is on the server's stack pages.
+    let [handler, stack, id] =
+        [FOREIGN_HANDLER, FOREIGN_STACK, FOREIGN_ID].map(|offset| unsafe { crate::memory::read(place + offset) });
+    let handler: *const () = core::ptr::with_exposed_provenance(handler as usize);
+    // SAFETY: as above.
+    let handler = unsafe { core::mem::transmute::<*const (), Handler>(handler) };
+    let reply = handler(id, Header(header));
+    // SAFETY: as in `entered`.
+    unsafe { cloister_stubs::reply(reply, stack) }
+}
+
 fn flags(global: bool, options: &Options) -> u64 {
     let mut flags = if global { EcFlags::GLOBAL } else { EcFlags::empty() };
     flags.set(EcFlags::FPU, options.fpu);
@@ -86,7 +106,7 @@ pub fn prepare(function: extern "C" fn(u64) -> !, argument: u64, options: &Optio
     unsafe { crate::memory::write(stack - 16, function as *const () as u64) };
     // SAFETY: as above.
     unsafe { crate::memory::write(stack - 8, argument) };
-    let context = Context { ec: selector(), sc: NONE, utcb: addresses(0), stack };
+    let context = Context { ec: selector(), sc: NONE, utcb: addresses(0), stack, foreign: None };
     call(&CreateEc {
         sel: context.ec,
         pd: options.pd,
@@ -125,7 +145,8 @@ pub fn server(handler: Handler, options: &Options) -> Result<Context, Status> {
     let (base, _) = pages(STACK_ORDER)?;
     // A function starts with the stack pointer 8 below a multiple of 16.
     let stack = base + (PAGE << STACK_ORDER) - 8;
-    let context = Context { ec: selector(), sc: NONE, utcb: addresses(0), stack };
+    let foreign = (options.pd != ROOT_PD).then_some(handler);
+    let context = Context { ec: selector(), sc: NONE, utcb: addresses(0), stack, foreign };
     call(&CreateEc {
         sel: context.ec,
         pd: options.pd,
@@ -134,7 +155,7 @@ pub fn server(handler: Handler, options: &Options) -> Result<Context, Status> {
         sp: stack,
         ip: 0,
     })?;
-    if options.pd == ROOT_PD {
+    if foreign.is_none() {
         context.set_handler(handler);
     }
     Ok(context)
@@ -154,12 +175,19 @@ impl Context {
         self.message().set_tls(TLS_HANDLER, handler as *const () as u64);
     }
 
-    /// Makes a portal into this server.
+    /// Makes a portal into this server; only one, if the server is in another domain.
     ///
     /// # Errors
     /// As `CreatePt`.
     pub fn portal(&self, id: u64) -> Result<Selector, Status> {
-        self.portal_at(entered as *const () as u64, id)
+        let Some(handler) = self.foreign else { return self.portal_at(entered as *const () as u64, id) };
+        let place = self.stack + 8 - (PAGE << STACK_ORDER);
+        let words = [(FOREIGN_HANDLER, handler as *const () as u64), (FOREIGN_STACK, self.stack), (FOREIGN_ID, id)];
+        for (offset, word) in words {
+            // SAFETY: the lowest words of the server's stack, which no handler comes down to.
+            unsafe { crate::memory::write(place + offset, word) };
+        }
+        self.portal_at(entered_foreign as *const () as u64, place)
     }
 
     /// Makes a portal into this EC with another entry.

@@ -143,7 +143,7 @@ fn mappings() -> Outcome {
 fn failed() -> Outcome {
     let (mut refused, mut succeeded) = (0, 0);
     for pages in 0..24 {
-        let domain = Domain::empty(0x1_0000 + pages * 0x1000);
+        let domain = Domain::empty(pages * 0x1000);
         let Ok(domain) = domain else {
             refused += 1;
             continue;

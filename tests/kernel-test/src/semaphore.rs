@@ -146,7 +146,7 @@ fn order() -> Outcome {
 
 extern "C" fn patient(_: u64) -> ! {
     let sm = WAIT.load(Ordering::Relaxed);
-    if let Ok((value, _)) = call(&SmDown { sm, flags: 0, deadline: time::after(5_000) }) {
+    if let Ok((value, _)) = call(&SmDown { sm, flags: 0, deadline: time::after(100_000) }) {
         LOG.store(value, Ordering::Relaxed);
     }
     finish()
@@ -159,7 +159,7 @@ fn handed_over() -> Outcome {
     check!(down_for(done, 1_000_000).is_ok());
     equal!(LOG.load(Ordering::Relaxed), 1);
     // The deadline that was not needed wakes nobody.
-    equal!(down_for(done, 10_000), Err(Status::Timeout));
+    equal!(down_for(done, 200_000), Err(Status::Timeout));
     thread.destroy();
     destroy(wait);
     destroy(done);

@@ -125,12 +125,18 @@ impl<C: ConsoleOutput> ByteDevice for SerialPort<C> {
 
 impl<C: ConsoleOutput> PortDevice for SerialPort<C> {
     fn read(&mut self, offset: u16, width: Width) -> u32 {
+        if width == Width::Byte {
+            return u32::from(self.read_byte(offset));
+        }
         (0..width.bytes().min(4)).rev().fold(0, |value, i| {
             (value << 8) | u32::from(self.read_byte(offset.wrapping_add(crate::bits::lo16(u64::from(i)))))
         })
     }
 
     fn write(&mut self, offset: u16, width: Width, value: u32) {
+        if width == Width::Byte {
+            return self.write_byte(offset, lo8(u64::from(value)));
+        }
         for i in 0..width.bytes().min(4) {
             let at = offset.wrapping_add(crate::bits::lo16(u64::from(i)));
             self.write_byte(at, crate::bits::byte(u64::from(value), i));

@@ -2,8 +2,11 @@
 //! Instructions are assembled by hand and run against a small machine: guest memory with page tables, and a device that
 //! writes down what it is asked. Named after what the SDM's volume 2 says of them.
 
+mod rubbish;
+mod walk;
+
 use crate::cpu::flag::{AF, CF, DF, OF, PF, SF, TF, ZF};
-use crate::{Access, Cpu, Error, Exception, Machine, Miss, Outcome, Segment, emulate, translate};
+use crate::{Cpu, Error, Exception, Machine, Miss, Outcome, Segment, emulate};
 use std::collections::BTreeMap;
 
 /// Where the device is: linear and guest-physical.
@@ -451,115 +454,4 @@ fn real_mode_with_segments_and_a20() {
     wrapped.put(0x20, &[9, 8]);
     assert_eq!(emulate(&mut closed, &mut wrapped, Miss { gpa: 0x20, write: false }), Ok(Outcome::Done { trap: false }));
     assert_eq!((wrapped.ops.len(), closed.gpr[0]), (0, 0x0809));
-}
-
-#[test]
-fn sdm3_4_3_32_bit_paging_with_4_mib_pages_and_pse36() {
-    let (mut cpu, mut toy) = protected();
-    cpu.cr0 |= 1 << 31;
-    cpu.cr3 = 0x8_0000;
-    cpu.cr4 = 1 << 4;
-    toy.put(0x8_0000 + 4 * 0x300, &(0x0040_0083u32 | (0x12 << 13)).to_le_bytes());
-    toy.put(0x8_0000, &0x8_1003u32.to_le_bytes());
-    toy.put(0x8_1004, &0x7003u32.to_le_bytes());
-    assert_eq!(translate(&cpu, &toy, 0xc012_3456, Access::Read), Ok(0x12_0052_3456));
-    assert_eq!(translate(&cpu, &toy, 0x1234, Access::Write), Ok(0x7234));
-    assert_eq!((toy.byte(0x8_0000), toy.byte(0x8_1004)), (0x23, 0x63), "accessed, dirty");
-    assert_eq!(translate(&cpu, &toy, 0x2000, Access::Write), Err(Exception::Page { address: 0x2000, code: 2 }));
-}
-
-#[test]
-fn sdm3_4_4_pae_paging() {
-    let (mut cpu, mut toy) = protected();
-    (cpu.cr0, cpu.cr3, cpu.cr4, cpu.efer) = (0x8000_0001, 0x8_0020, 0x20, 0x800);
-    toy.entry(0x8_0038, 0x8_1001);
-    toy.entry(0x8_1008, (1 << 63) | 0x1_0020_0083);
-    toy.entry(0x8_1010, 0x8_2003);
-    toy.entry(0x8_2000, 0x7001);
-    assert_eq!(translate(&cpu, &toy, 0xc020_1234, Access::Read), Ok(0x1_0020_1234));
-    let no_execute = Exception::Page { address: 0xc020_1234, code: 0x11 };
-    assert_eq!(translate(&cpu, &toy, 0xc020_1234, Access::Fetch), Err(no_execute));
-    assert_eq!(translate(&cpu, &toy, 0xc040_0010, Access::Write), Ok(0x7010), "no WP");
-    cpu.cr0 |= 1 << 16;
-    assert_eq!(
-        translate(&cpu, &toy, 0xc040_0010, Access::Write),
-        Err(Exception::Page { address: 0xc040_0010, code: 3 })
-    );
-}
-
-#[test]
-fn sdm3_4_5_four_levels_with_1_gib_pages_and_five_levels() {
-    let (mut cpu, mut toy) = long();
-    assert_eq!(translate(&cpu, &toy, 0x3fff_ffff, Access::Read), Ok(0x3fff_ffff));
-    assert_eq!(toy.byte(0x8_1000) & 0x20, 0x20);
-    toy.entry(0x8_5000, 0x8_0007);
-    (cpu.cr4, cpu.cr3) = (cpu.cr4 | (1 << 12), 0x8_5000);
-    assert_eq!(translate(&cpu, &toy, DEVICE, Access::Read), Ok(DEVICE));
-    assert_eq!(translate(&cpu, &toy, 1 << 60, Access::Read), Err(Exception::GeneralProtection));
-}
-
-#[test]
-fn sdm3_4_6_smap_and_smep() {
-    let (mut cpu, mut toy) = long();
-    toy.entry(0x8_1000, 0x87);
-    cpu.cr4 |= (1 << 20) | (1 << 21);
-    assert_eq!(translate(&cpu, &toy, 0x5000, Access::Read), Err(Exception::Page { address: 0x5000, code: 1 }));
-    assert_eq!(translate(&cpu, &toy, 0x5000, Access::Fetch), Err(Exception::Page { address: 0x5000, code: 0x11 }));
-    cpu.rflags |= 1 << 18;
-    assert_eq!(translate(&cpu, &toy, 0x5000, Access::Read), Ok(0x5000));
-    cpu.cpl = 3;
-    assert_eq!(translate(&cpu, &toy, 0x5000, Access::Write), Ok(0x5000));
-}
-
-#[test]
-fn random_code_in_random_states_never_panics() {
-    let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    };
-    let (mut finished, mut unknown, mut faults) = (0, 0, 0);
-    for round in 0..60_000 {
-        let (mut cpu, mut toy) = if round % 3 == 0 { protected() } else { long() };
-        for register in &mut cpu.gpr {
-            *register = match next() % 4 {
-                0 => DEVICE + next() % 0x2000,
-                1 => next() % 0x10_0000,
-                2 => next() % 16,
-                _ => next(),
-            };
-        }
-        if round % 7 == 0 {
-            for segment in &mut cpu.segments {
-                *segment = Segment { base: next(), big: next() & 1 == 0, long: next() & 1 == 0 };
-            }
-            cpu.segments[1].base &= 0xfff;
-            (cpu.cr0, cpu.cr4) = (cpu.cr0 ^ (next() & 0x8001_0000), next());
-        }
-        cpu.cpl = u8::try_from(next() & 3).unwrap();
-        cpu.rflags = next();
-        let mut code = [0u8; 16];
-        code.iter_mut().for_each(|b| *b = next().to_le_bytes()[3]);
-        if round % 2 == 0 {
-            // Opcodes that are known, so that not all is noise.
-            let known = [0x8b, 0x89, 0x01, 0x33, 0xf3, 0x0f, 0xff, 0x66, 0x48, 0xa4, 0xaa, 0x87, 0xc7, 0x8f];
-            code[0] = known[usize::try_from(next()).unwrap_or(0) % known.len()];
-        }
-        toy.put(CODE, &code);
-        let before = cpu.clone();
-        match emulate(&mut cpu, &mut toy, Miss { gpa: DEVICE + next() % 0x1000, write: next() & 1 == 0 }) {
-            Ok(Outcome::Done { .. } | Outcome::Partial) => finished += 1,
-            Ok(Outcome::Fault(_)) => {
-                faults += 1;
-                assert_eq!(cpu, before, "round {round}: {code:02x?}");
-            }
-            Err(_) => {
-                unknown += 1;
-                assert_eq!(cpu, before, "round {round}: {code:02x?}");
-            }
-        }
-    }
-    assert!(finished > 1000 && unknown > 1000 && faults > 1000, "{finished} {unknown} {faults}");
 }

@@ -5,6 +5,7 @@
 //! directory of 64-byte entries from byte 24); ELF-64 object file format, 2 (header) and 4 (program header).
 
 use crate::memory::DIRECT_MAP;
+use crate::width::index;
 
 /// Most segments of a root task.
 const SEGMENTS: usize = 8;
@@ -42,13 +43,13 @@ impl Part {
         if offset.checked_add(bytes)? > self.size {
             return None;
         }
-        let first: *const u8 = core::ptr::with_exposed_provenance((DIRECT_MAP + self.base + offset) as usize);
-        let byte = |index: u64| {
-            let place = first.wrapping_add(index as usize);
+        let first: *const u8 = core::ptr::with_exposed_provenance(index(DIRECT_MAP + self.base + offset));
+        let byte = |at: u64| {
+            let place = first.wrapping_add(index(at));
             // SAFETY: the part lies below 4 GiB, which the boot direct map covers, and the offset inside it.
             u64::from(unsafe { place.read() })
         };
-        Some((0..bytes).rev().fold(0, |sum, index| sum << 8 | byte(index)))
+        Some((0..bytes).rev().fold(0, |sum, at| sum << 8 | byte(at)))
     }
 
     fn part(self, offset: u64, size: u64) -> Option<Self> {

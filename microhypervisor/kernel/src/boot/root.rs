@@ -8,15 +8,19 @@ use crate::arch::{irq, paging, timer};
 use crate::memory::{self, POOL};
 use crate::object::ec::Parts;
 use crate::object::space::Content;
-use crate::object::{Ec, Header, Object, Pd, Ref, Sc, Space, status};
+use crate::object::{Ec, Header, MessagePage, Object, Pd, Ref, Sc, Space, status};
 use crate::sched;
 use crate::syscall::{Machine, spaces};
+use crate::width::low8;
+use cloister_abi::PRIORITIES;
 use cloister_abi::cap::{Access, Perms, Selector};
 use cloister_abi::hip::{self, Hip};
 use cloister_abi::status::Status;
 use cloister_mechanism::{FRAME, Frames};
 use core::ptr::NonNull;
 
+/// Priority of the root task.
+const HIGHEST: u8 = low8(PRIORITIES as u64 - 1);
 /// Time slice of the root task, microseconds.
 const QUANTUM: u64 = 10_000;
 
@@ -44,12 +48,13 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, pool: (u64, u64), features: u
     map_hip(pd, &spaces.host, info, features)?;
     let utcb = pd.take_zeroed().map_err(status)?;
     spaces.host.map_frame(hip::ROOT_UTCB, utcb)?;
-    // SAFETY: the frame is zeroed and as large as a UTCB, whose first word is its own address.
-    unsafe { utcb.cast::<u64>().write(hip::ROOT_UTCB) };
+    // SAFETY: the frame is the EC's from here on.
+    let utcb = unsafe { MessagePage::new(utcb) };
+    utcb.set_address(hip::ROOT_UTCB);
     let fpu = pd.take_zeroed().map_err(status)?;
     crate::arch::fpu::initialize(fpu);
     let parts = Parts {
-        utcb: utcb.cast(),
+        utcb,
         utcb_address: hip::ROOT_UTCB,
         fpu: Some(fpu),
         event: None,
@@ -76,7 +81,7 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, pool: (u64, u64), features: u
     let ec = Ref::create(pd, Ec::new(pd, spaces, parts))?;
     ec.registers().rdi = hip::ADDRESS;
     give(hip::ROOT_EC, ec.header(), Perms::ALL)?;
-    let sc = Ref::create(pd, Sc::new(ec.clone(), (cloister_abi::PRIORITIES - 1) as u8, timer::from_micros(QUANTUM)))?;
+    let sc = Ref::create(pd, Sc::new(ec.clone(), HIGHEST, timer::from_micros(QUANTUM)))?;
     ec.sc.set(Some(sc.pointer()));
     give(hip::ROOT_SC, sc.header(), Perms::ALL)?;
     sched::enqueue(&sc, false);

@@ -8,11 +8,10 @@
 use super::sc::Parked;
 use super::sm::Waiting;
 use super::space::Slots;
-use super::{Header, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu};
+use super::{Header, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
-use cloister_abi::utcb::Utcb;
 use cloister_mechanism::Frames;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::timeout::{Deadline, Timeout};
@@ -67,7 +66,7 @@ pub(crate) struct Ec {
     /// Where its spaces' tables are.
     pub(crate) roots: Roots,
     /// Message page, as the kernel sees it.
-    pub(crate) utcb: NonNull<Utcb>,
+    pub(crate) utcb: MessagePage,
     /// Message page, as the component sees it.
     pub(crate) utcb_address: u64,
     /// Where its exceptions go.
@@ -145,7 +144,7 @@ pub(crate) struct Roots {
 /// What a new EC is made of, beside its domain.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) utcb: NonNull<Utcb>,
+    pub(crate) utcb: MessagePage,
     pub(crate) utcb_address: u64,
     pub(crate) fpu: Option<NonNull<u8>>,
     pub(crate) event: Option<Ref<Pt>>,
@@ -330,8 +329,8 @@ impl Ec {
 impl Drop for Ec {
     fn drop(&mut self) {
         crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
-        self.host.unmap_frame(self.utcb_address, self.utcb.cast());
-        for frame in [Some(self.utcb.cast::<u8>()), self.fpu].into_iter().flatten() {
+        self.host.unmap_frame(self.utcb_address, self.utcb.frame());
+        for frame in [Some(self.utcb.frame()), self.fpu].into_iter().flatten() {
             // SAFETY: the frames were taken for this EC from this payer, and nothing maps or uses them any more.
             unsafe { self.pd.give(frame) };
         }

@@ -10,6 +10,7 @@
 //! charged to is there to be credited. Memory is given back by [`reap`], at a point where no hypercall is under way.
 
 pub(crate) mod ec;
+pub(crate) mod message;
 pub(crate) mod pd;
 pub(crate) mod pt;
 pub(crate) mod sc;
@@ -18,6 +19,7 @@ pub(crate) mod space;
 pub(crate) mod vcpu;
 
 pub(crate) use ec::Ec;
+pub(crate) use message::MessagePage;
 pub(crate) use pd::Pd;
 pub(crate) use pt::Pt;
 pub(crate) use sc::Sc;
@@ -177,6 +179,12 @@ impl<T: Object> Ref<T> {
         Ok(Self(place))
     }
 
+    /// Whether it refers to that object.
+    #[inline]
+    pub(crate) fn is(&self, object: &T) -> bool {
+        self.0 == NonNull::from(object)
+    }
+
     /// The object behind the reference, as long as the caller knows it stays.
     pub(crate) fn pointer(&self) -> NonNull<T> {
         self.0
@@ -230,15 +238,18 @@ pub(crate) fn destroy(header: &Header) {
     if let Some(payer) = header.payer() {
         payer.disown(header);
     }
-    // SAFETY: the class tells the type, for ever.
-    unsafe {
-        match header.class {
-            Kind::Ec => cast::<Ec>(header).kill(),
-            Kind::Sc => cast::<Sc>(header).kill(),
-            Kind::Sm => cast::<Sm>(header).kill(),
-            Kind::Pd => cast::<Pd>(header).kill(),
-            Kind::Pt | Kind::Vcpu | Kind::Space | Kind::Machine | Kind::Dead => {}
-        }
+    match header.class {
+        // SAFETY: the class tells the type, for ever.
+        Kind::Ec => unsafe { cast::<Ec>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Sc => unsafe { cast::<Sc>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Sm => unsafe { cast::<Sm>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Pd => unsafe { cast::<Pd>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Space => unsafe { cast::<Space>(header) }.kill(),
+        Kind::Pt | Kind::Vcpu | Kind::Machine | Kind::Dead => {}
     }
 }
 
@@ -247,20 +258,10 @@ pub(crate) fn reap() {
     loop {
         let Some(header) = GRAVEYARD.lock().0.pop_front() else { return };
         // SAFETY: members of the graveyard have no references, so they are ours alone.
-        let payer = unsafe { header.as_ref() }.payer.get();
+        let dead = unsafe { header.as_ref() };
+        let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.
-        let size = unsafe {
-            match header.as_ref().class {
-                Kind::Ec => finish::<Ec>(header),
-                Kind::Sc => finish::<Sc>(header),
-                Kind::Pt => finish::<Pt>(header),
-                Kind::Sm => finish::<Sm>(header),
-                Kind::Vcpu => finish::<Vcpu>(header),
-                Kind::Space => finish::<Space>(header),
-                Kind::Pd => finish::<Pd>(header),
-                Kind::Machine | Kind::Dead => 0,
-            }
-        };
+        let size = unsafe { finish_class(header, class) };
         let Some(payer) = payer else { continue };
         // SAFETY: the object held a reference to its payer, which is let go only below.
         let payer = unsafe { payer.as_ref() };
@@ -270,7 +271,35 @@ pub(crate) fn reap() {
     }
 }
 
+/// Drops the object in place, as what its class says, and answers its size.
+///
+/// # Safety
+/// Nobody refers to the object, and the class is its own.
+unsafe fn finish_class(header: NonNull<Header>, class: Kind) -> usize {
+    match class {
+        // SAFETY: the caller vouches for type and exclusivity.
+        Kind::Ec => unsafe { finish::<Ec>(header) },
+        // SAFETY: as above.
+        Kind::Sc => unsafe { finish::<Sc>(header) },
+        // SAFETY: as above.
+        Kind::Pt => unsafe { finish::<Pt>(header) },
+        // SAFETY: as above.
+        Kind::Sm => unsafe { finish::<Sm>(header) },
+        // SAFETY: as above.
+        Kind::Vcpu => unsafe { finish::<Vcpu>(header) },
+        // SAFETY: as above.
+        Kind::Space => unsafe { finish::<Space>(header) },
+        // SAFETY: as above.
+        Kind::Pd => unsafe { finish::<Pd>(header) },
+        Kind::Machine => size_of::<crate::syscall::Machine>(),
+        Kind::Dead => 0,
+    }
+}
+
 /// Drops the object in place and answers its size.
+///
+/// # Safety
+/// Nobody refers to the object, which is a `T`.
 unsafe fn finish<T: Object>(header: NonNull<Header>) -> usize {
     // SAFETY: the caller vouches for type and exclusivity.
     unsafe { header.cast::<T>().drop_in_place() };

@@ -10,7 +10,9 @@ use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
 use core::cell::{Cell, UnsafeCell};
+use core::mem::offset_of;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Virtual CPU (VCPU).
 #[derive(Debug)]
@@ -92,6 +94,14 @@ impl Vcpu {
     pub(crate) fn machine(&self) -> &mut guest::Cpu {
         // SAFETY: as said above.
         unsafe { &mut *self.machine.get() }
+    }
+
+    /// Until when the monitor lets the guest run, as its state page says; 0 for ever.
+    #[inline]
+    pub(crate) fn deadline(&self) -> u64 {
+        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, deadline)).cast::<AtomicU64>();
+        // SAFETY: the page is a frame of the VCPU's; the monitor may write it at any time, so it is read as an atomic word.
+        unsafe { &*word }.load(Relaxed)
     }
 
     /// Whether its translations share a tag with those of others.

@@ -5,6 +5,7 @@ use super::{Answer, lookup};
 use crate::arch::power;
 use crate::memory::{POOL, pool_size};
 use crate::object::{Ec, Header, Object, Pd, Sc, Sm, destroy as destroy_object, status};
+use crate::width::index;
 use crate::{interrupt, sched};
 use cloister_abi::cap::{Kind, Perms};
 use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp};
@@ -37,7 +38,7 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
         return Err(Status::BadCapability);
     }
     if let Ok(pd) = lookup::<Pd>(ec, call.sel, Perms::CTRL) {
-        if core::ptr::eq(pd, &*ec.pd) {
+        if ec.pd.is(pd) {
             // Nobody saws off the branch it sits on: whoever created a PD destroys it.
             return Err(Status::BadParameter);
         }
@@ -101,12 +102,7 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
             if call.value > 8 * WORDS as u64 {
                 return Err(Status::BadParameter);
             }
-            // SAFETY: the UTCB is a frame of the kernel's; the length was checked.
-            let words = unsafe { &raw const (*ec.utcb.as_ptr()).words }.cast::<u8>();
-            for index in 0..call.value as usize {
-                // SAFETY: as above; read by value.
-                crate::console::put(unsafe { words.add(index).read_volatile() });
-            }
+            ec.utcb.bytes(index(call.value)).for_each(crate::console::put);
             Ok((0, 0))
         }
     }

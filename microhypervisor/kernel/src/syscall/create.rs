@@ -6,7 +6,7 @@ use crate::arch::{fpu, timer};
 use crate::object::ec::Parts;
 use crate::object::pd::Spaces;
 use crate::object::space::Content;
-use crate::object::{Ec, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
+use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
 use crate::{arch::paging, sched};
 use cloister_abi::cap::{NONE, Perms, Selector, SpaceKind};
 use cloister_abi::hypercall as abi;
@@ -26,7 +26,7 @@ fn place<T: Object>(ec: &Ec, selector: Selector, object: Ref<T>) -> Result<(), S
 }
 
 fn user_page(address: u64) -> Result<(), Status> {
-    let ok = address % PAGE_SIZE as u64 == 0 && address != 0 && address < USER_END;
+    let ok = address.is_multiple_of(PAGE_SIZE as u64) && address != 0 && address < USER_END;
     ok.then_some(()).ok_or(Status::BadParameter)
 }
 
@@ -156,10 +156,11 @@ fn assemble(
     if let Some(area) = fpu {
         fpu::initialize(area);
     }
-    // SAFETY: the frame is zeroed and a UTCB is as large; its first word is its own address.
-    unsafe { utcb.cast::<u64>().write(call.utcb) };
+    // SAFETY: the frame is the EC's from here on.
+    let utcb = unsafe { MessagePage::new(utcb) };
+    utcb.set_address(call.utcb);
     let parts = Parts {
-        utcb: utcb.cast(),
+        utcb,
         utcb_address: call.utcb,
         fpu,
         event,
@@ -175,15 +176,14 @@ fn assemble(
 pub(super) fn sc(ec: &Ec, call: &abi::CreateSc) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
     let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
-    if call.priority as usize >= PRIORITIES || call.quantum == 0 || !target.global {
-        return Err(Status::BadParameter);
-    }
+    let priority = u8::try_from(call.priority).ok().filter(|priority| usize::from(*priority) < PRIORITIES);
+    let priority = priority.filter(|_| call.quantum != 0 && target.global).ok_or(Status::BadParameter)?;
     if target.sc.get().is_some() {
         return Err(Status::Busy);
     }
     ec.objects.prepare(call.sel)?;
     let quantum = timer::from_micros(call.quantum).max(1);
-    let sc = Ref::create(payer, Sc::new(Ref::of(target), call.priority as u8, quantum))?;
+    let sc = Ref::create(payer, Sc::new(Ref::of(target), priority, quantum))?;
     target.sc.set(Some(sc.pointer()));
     sched::enqueue(&sc, false);
     place(ec, call.sel, sc)?;

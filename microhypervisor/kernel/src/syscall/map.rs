@@ -8,6 +8,7 @@ use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
 use crate::object::space::Content;
 use crate::object::{Ec, Space};
 use crate::percore::Core;
+use crate::width::low32;
 use cloister_abi::cap::{Access, Perms, SELECTORS, Selector};
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
@@ -59,7 +60,7 @@ fn selectors(base: u64, order: u32) -> Result<core::ops::Range<Selector>, Status
     if order > SMALL_ORDER || base >= u64::from(SELECTORS) || base + count > u64::from(SELECTORS) {
         return Err(Status::BadParameter);
     }
-    Ok(base as Selector..(base + count) as Selector)
+    Ok(low32(base)..low32(base + count))
 }
 
 fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
@@ -102,16 +103,18 @@ fn bytes(page: u64) -> Result<u64, Status> {
 }
 
 fn ports(core: &Core, space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
-    if order > SMALL_ORDER || base + (1 << order) > 0x1_0000 {
+    let first = u16::try_from(base).map_err(|_| Status::BadParameter)?;
+    if order > SMALL_ORDER {
         return Err(Status::BadParameter);
     }
+    // An aligned range of a power of two that starts below 2^16 ends there too.
+    let range = first..=first | ((1 << order) - 1);
     let (own, count) = crate::arch::serial::ports();
-    let range = base as u32..(base + (1 << order)) as u32;
-    if allowed && range.clone().any(|port| (u32::from(own)..u32::from(own) + u32::from(count)).contains(&port)) {
+    if allowed && range.clone().any(|port| port.wrapping_sub(own) < count) {
         return Err(Status::BadDevice);
     }
     for port in range {
-        space.set_port(port as u16, allowed)?;
+        space.set_port(port, allowed)?;
     }
     core.forget_ports(space);
     Ok((0, 0))

@@ -35,6 +35,7 @@ fn codes_with_one_reason() {
         (0x8d, ExitReason::Xsetbv, 3),
         (0x400, ExitReason::Memory, 0),
         (u64::MAX, ExitReason::InvalidState, 0),
+        (0xffff_ffff, ExitReason::InvalidState, 0),
         (u64::MAX - 1, ExitReason::Other, 0),
         (0x71, ExitReason::Other, 0),
         (0x7c, ExitReason::RdMsr, 2),

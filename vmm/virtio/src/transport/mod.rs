@@ -15,6 +15,8 @@
 mod capabilities;
 mod common;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod tests;
 
 use crate::Ram;

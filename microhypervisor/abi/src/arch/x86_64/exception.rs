@@ -45,3 +45,58 @@ pub struct ExceptionState {
 pub const WORDS: usize = size_of::<ExceptionState>() / 8;
 
 const _: () = assert!(WORDS == 22);
+
+impl ExceptionState {
+    /// The state as message words, in the order of the fields.
+    #[must_use]
+    pub const fn to_words(&self) -> [u64; WORDS] {
+        let [r8, r9, r10, r11, r12, r13, r14, r15] = self.r8_r15;
+        [
+            self.vector,
+            self.error,
+            self.address,
+            self.rip,
+            self.rsp,
+            self.rflags,
+            self.rax,
+            self.rbx,
+            self.rcx,
+            self.rdx,
+            self.rsi,
+            self.rdi,
+            self.rbp,
+            r8,
+            r9,
+            r10,
+            r11,
+            r12,
+            r13,
+            r14,
+            r15,
+            self.fs_base,
+        ]
+    }
+
+    /// Message words as the state; any words are one.
+    #[must_use]
+    pub const fn from_words(words: [u64; WORDS]) -> Self {
+        let [vector, error, address, rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi, rbp, rest @ ..] = words;
+        let [r8, r9, r10, r11, r12, r13, r14, r15, fs_base] = rest;
+        let r8_r15 = [r8, r9, r10, r11, r12, r13, r14, r15];
+        Self { vector, error, address, rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8_r15, fs_base }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ExceptionState, WORDS};
+
+    #[test]
+    fn words_are_the_fields_in_order() {
+        let words: [u64; WORDS] = core::array::from_fn(|index| index as u64 + 1);
+        let state = ExceptionState::from_words(words);
+        assert_eq!((state.vector, state.rip, state.r8_r15[0], state.fs_base), (1, 4, 14, 22));
+        assert_eq!(state.to_words(), words);
+        assert_eq!(core::mem::offset_of!(ExceptionState, fs_base), 21 * 8);
+    }
+}

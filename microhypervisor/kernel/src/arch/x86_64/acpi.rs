@@ -6,6 +6,7 @@
 //! (headers), 5.2.9 (FADT), 5.2.12 (MADT), 7.4.2 (\_S5).
 
 use crate::memory::DIRECT_MAP;
+use crate::width::{index, low16, low32};
 use spin::Mutex;
 
 /// Most I/O APICs and interrupt overrides that are kept.
@@ -21,7 +22,6 @@ pub(crate) struct IoApic {
 /// An ISA interrupt that is wired otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Override {
-    pub(crate) irq: u8,
     pub(crate) gsi: u32,
     pub(crate) flags: u16,
 }
@@ -44,7 +44,7 @@ static TABLES: Mutex<Tables> = Mutex::new(Tables {
     rsdp: 0,
     io_apics: [IoApic { address: 0, first_gsi: 0 }; MANY],
     io_apic_count: 0,
-    overrides: [Override { irq: 0, gsi: 0, flags: 0 }; MANY],
+    overrides: [Override { gsi: 0, flags: 0 }; MANY],
     override_count: 0,
     sleep: None,
     reset: None,
@@ -71,7 +71,7 @@ impl Bytes {
         if offset >= self.size {
             return None;
         }
-        let pointer = core::ptr::with_exposed_provenance::<u8>((DIRECT_MAP + self.base + offset) as usize);
+        let pointer = core::ptr::with_exposed_provenance::<u8>(index(DIRECT_MAP + self.base + offset));
         // SAFETY: the boot direct map covers the first 4 GiB, and `new` keeps the stretch below.
         Some(unsafe { pointer.read_volatile() })
     }
@@ -83,10 +83,10 @@ impl Bytes {
     /// A table with its header, if signature and checksum are right.
     fn table(base: u64, signature: Option<&[u8; 4]>) -> Option<Self> {
         let header = Self::new(base, 36)?;
-        if let Some(signature) = signature {
-            if header.number(0, 4)? != u64::from(u32::from_le_bytes(*signature)) {
-                return None;
-            }
+        if let Some(signature) = signature
+            && header.number(0, 4)? != u64::from(u32::from_le_bytes(*signature))
+        {
+            return None;
         }
         let table = Self::new(base, header.number(4, 4)?)?;
         let sum = (0..table.size).try_fold(0u8, |sum, index| Some(sum.wrapping_add(table.u8(index)?)))?;
@@ -122,7 +122,7 @@ fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
         _ => (pointer.number(24, 8)?, 8),
     };
     let root = Bytes::table(root, None)?;
-    for offset in (36..root.size).step_by(width as usize) {
+    for offset in (36..root.size).step_by(index(width)) {
         let Some(base) = root.number(offset, width) else { break };
         if let Some(madt) = Bytes::table(base, Some(b"APIC")) {
             read_madt(madt, found);
@@ -140,15 +140,12 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
         match madt.u8(offset)? {
             1 if found.io_apic_count < MANY => {
                 found.io_apics[found.io_apic_count] =
-                    IoApic { address: madt.number(offset + 4, 4)?, first_gsi: madt.number(offset + 8, 4)? as u32 };
+                    IoApic { address: madt.number(offset + 4, 4)?, first_gsi: low32(madt.number(offset + 8, 4)?) };
                 found.io_apic_count += 1;
             }
             2 if found.override_count < MANY => {
-                found.overrides[found.override_count] = Override {
-                    irq: madt.u8(offset + 3)?,
-                    gsi: madt.number(offset + 4, 4)? as u32,
-                    flags: madt.number(offset + 8, 2)? as u16,
-                };
+                found.overrides[found.override_count] =
+                    Override { gsi: low32(madt.number(offset + 4, 4)?), flags: low16(madt.number(offset + 8, 2)?) };
                 found.override_count += 1;
             }
             _ => {}
@@ -159,10 +156,10 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
 }
 
 fn read_fadt(fadt: Bytes, found: &mut Tables) -> Option<()> {
-    let pm1a = fadt.number(64, 4)? as u16;
+    let pm1a = low16(fadt.number(64, 4)?);
     // Reset register: a generic address in port space (1), allowed by bit 10 of the flags.
     if fadt.number(112, 4).is_some_and(|flags| flags >> 10 & 1 != 0) && fadt.u8(116) == Some(1) {
-        found.reset = Some((fadt.number(120, 8)? as u16, fadt.u8(128)?));
+        found.reset = Some((low16(fadt.number(120, 8)?), fadt.u8(128)?));
     }
     let dsdt = Bytes::table(fadt.number(40, 4)?, Some(b"DSDT"))?;
     if pm1a != 0 {

@@ -5,6 +5,7 @@
 use super::cpu::{self, feature};
 use super::idt;
 use crate::memory;
+use crate::width::low32;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use x86::msr::{IA32_APIC_BASE, rdmsr, wrmsr};
 
@@ -39,7 +40,7 @@ fn write(register: u32, value: u32) {
 fn read(register: u32) -> u32 {
     if X2APIC.load(Relaxed) {
         // SAFETY: an APIC register in x2APIC mode.
-        (unsafe { rdmsr(0x800 + (register >> 4)) }) as u32
+        low32(unsafe { rdmsr(0x800 + (register >> 4)) })
     } else {
         // SAFETY: the page is mapped uncached; the registers are 32 bits wide.
         unsafe { memory::direct::<u32>(BASE + u64::from(register)).read_volatile() }
@@ -48,18 +49,20 @@ fn read(register: u32) -> u32 {
 
 /// Switches the local APIC on, with everything but the timer masked.
 pub(crate) fn init() {
+    // SAFETY: every processor with long mode has the register.
+    let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
     // SAFETY: enables the APIC at its usual address.
-    unsafe { wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) & 0xfff | BASE | 1 << 11) };
+    unsafe { wrmsr(IA32_APIC_BASE, base) };
     if cpu::has(feature::X2APIC) {
         // SAFETY: the processor has x2APIC mode.
-        unsafe { wrmsr(IA32_APIC_BASE, rdmsr(IA32_APIC_BASE) | 1 << 10) };
+        unsafe { wrmsr(IA32_APIC_BASE, base | 1 << 10) };
         X2APIC.store(true, Relaxed);
     }
-    write(SPURIOUS, 1 << 8 | idt::SPURIOUS as u32);
+    write(SPURIOUS, 1 << 8 | low32(idt::SPURIOUS));
     write(LVT_LINT0, MASKED);
     write(LVT_LINT1, MASKED);
     write(TIMER_DIVIDE, 0b1011);
-    write(LVT_TIMER, MASKED | idt::TIMER as u32);
+    write(LVT_TIMER, MASKED | low32(idt::TIMER));
 }
 
 /// Identity of this core's local APIC.
@@ -75,7 +78,7 @@ pub(crate) fn end_of_interrupt() {
 /// Unmasks the timer in the mode that the processor has.
 pub(crate) fn start_timer() {
     let mode = if cpu::has(feature::TSC_DEADLINE) { MODE_DEADLINE } else { 0 };
-    write(LVT_TIMER, idt::TIMER as u32 | mode);
+    write(LVT_TIMER, low32(idt::TIMER) | mode);
 }
 
 /// Lets the timer run freely from `count`, for calibration.

@@ -5,6 +5,7 @@
 //! Multiboot 2 specification, 3.6.
 
 use crate::memory::DIRECT_MAP;
+use crate::width::index;
 use cloister_abi::hip::{CMDLINE, Hip, MemoryKind, MemoryRange, RANGES};
 
 /// What was said.
@@ -25,7 +26,7 @@ fn peek<T: Copy>(address: u64) -> Option<T> {
     if address == 0 || address.checked_add(size_of::<T>() as u64)? > 1 << 32 {
         return None;
     }
-    let pointer = core::ptr::with_exposed_provenance::<T>((DIRECT_MAP + address) as usize);
+    let pointer = core::ptr::with_exposed_provenance::<T>(index(DIRECT_MAP + address));
     // SAFETY: the boot direct map covers the first 4 GiB; only plain numbers are read.
     Some(unsafe { pointer.read_unaligned() })
 }
@@ -122,7 +123,7 @@ impl BootInfo {
                 }
                 6 => {
                     let step = u64::from(peek::<u32>(tag + 8)?).max(24);
-                    for entry in (tag + 16..tag + size).step_by(step as usize) {
+                    for entry in (tag + 16..tag + size).step_by(index(step)) {
                         self.add_range(peek(entry)?, peek(entry + 8)?, peek(entry + 16)?);
                     }
                 }
@@ -149,7 +150,7 @@ impl BootInfo {
     /// Copies what the root task is told.
     pub(crate) fn describe(&self, hip: &mut Hip) {
         hip.ranges = self.ranges;
-        hip.range_count = self.range_count as u32;
+        hip.range_count = u32::try_from(self.range_count).unwrap_or(0);
         hip.cmdline = self.cmdline;
         (hip.image_base, hip.image_size) = self.image;
         hip.acpi_rsdp = self.rsdp;

@@ -31,7 +31,6 @@ pub(crate) mod feature {
 
 static FEATURES: AtomicU64 = AtomicU64::new(0);
 static XSAVE_MASK: AtomicU64 = AtomicU64::new(3);
-static XSAVE_SIZE: AtomicU64 = AtomicU64::new(512);
 
 /// Whether the processor has the feature.
 pub(crate) fn has(feature: u64) -> bool {
@@ -41,11 +40,6 @@ pub(crate) fn has(feature: u64) -> bool {
 /// State components that XSAVE handles here (XCR0).
 pub(crate) fn xsave_mask() -> u64 {
     XSAVE_MASK.load(Relaxed)
-}
-
-/// Size of the floating-point and vector state, bytes.
-pub(crate) fn fpu_size() -> u64 {
-    XSAVE_SIZE.load(Relaxed)
 }
 
 /// Reads the time-stamp counter.
@@ -103,13 +97,10 @@ pub(crate) fn init() -> Result<(), &'static str> {
             core::arch::asm!("mov {tmp}, cr4", "bts {tmp}, 11", "mov cr4, {tmp}", tmp = out(reg) _, options(nostack))
         };
     }
+    // SAFETY: reads a control register.
+    let control = unsafe { cr0() } | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR;
     // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.
-    unsafe {
-        cr0_write(
-            (cr0() | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR)
-                - Cr0::CR0_EMULATE_COPROCESSOR,
-        )
-    };
+    unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
     init_xsave();
     Ok(())
 }
@@ -124,7 +115,6 @@ fn init_xsave() {
     // SAFETY: the mask has only components that the processor lists, with x87 and SSE among them.
     unsafe { write_xcr0(mask) };
     XSAVE_MASK.store(mask, Relaxed);
-    XSAVE_SIZE.store(u64::from(__cpuid_count(0xd, 0).ebx), Relaxed);
 }
 
 /// Writes XCR0.

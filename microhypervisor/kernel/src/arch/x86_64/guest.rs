@@ -80,11 +80,12 @@ pub(crate) fn init() -> Result<(), &'static str> {
     fill_msr_map(unsafe { msr_map.cast().as_mut() });
     let save = memory::boot_frame()?;
     let block = memory::boot_frame()?;
-    // SAFETY: SVM exists and is allowed; the host save area is a frame of its own.
-    unsafe {
-        wrmsr(IA32_EFER, rdmsr(IA32_EFER) | 1 << 12);
-        wrmsr(VM_HSAVE_PA, physical(save));
-    }
+    // SAFETY: the register exists in long mode.
+    let efer = unsafe { rdmsr(IA32_EFER) };
+    // SAFETY: SVM exists and is allowed.
+    unsafe { wrmsr(IA32_EFER, efer | 1 << 12) };
+    // SAFETY: SVM is on; the host save area is a frame of its own.
+    unsafe { wrmsr(VM_HSAVE_PA, physical(save)) };
     // SAFETY: SVM is on; the frame is for this alone; the registers are as they stay.
     let host = unsafe { Host::new(block.cast(), physical(block)) };
     let tag_count = leaf(0x8000_000a)[1].clamp(2, 64);
@@ -120,10 +121,10 @@ impl Tag {
 
 impl Drop for Tag {
     fn drop(&mut self) {
-        if self.0 != SHARED_TAG {
-            if let Some(shared) = SHARED.lock().as_mut() {
-                shared.tags &= !(1 << self.0);
-            }
+        if self.0 != SHARED_TAG
+            && let Some(shared) = SHARED.lock().as_mut()
+        {
+            shared.tags &= !(1 << self.0);
         }
     }
 }

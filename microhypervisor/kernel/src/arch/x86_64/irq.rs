@@ -68,7 +68,7 @@ pub(crate) fn bind(gsi: u32, flags: IrqFlags) -> bool {
     let level = wired.contains(IrqFlags::LEVEL);
     let mut bits = if level { ioapic::LEVEL } else { 0 };
     bits |= if wired.contains(IrqFlags::LOW) { ioapic::LOW } else { 0 };
-    ioapic::route(gsi, (idt::FIRST_GSI as u32) + gsi, bits, apic::id());
+    ioapic::route(gsi, crate::width::low32(idt::FIRST_GSI) + gsi, bits, apic::id());
     level
 }
 

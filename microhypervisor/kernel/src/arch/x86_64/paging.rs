@@ -91,7 +91,7 @@ pub(crate) fn restrict(access: Access, bits: u64) -> Access {
         PWT => Access::WRITE_COMBINING.bits(),
         _ => Access::UNCACHED.bits(),
     });
-    (access & most) - (Access::UNCACHED | Access::WRITE_COMBINING) | kind
+    ((access & most) - (Access::UNCACHED | Access::WRITE_COMBINING)) | kind
 }
 
 /// Switches to an address space.
@@ -106,8 +106,10 @@ pub(crate) unsafe fn activate(root: u64) {
 
 /// Forgets all translations of the current address space that are not global.
 pub(crate) fn flush() {
+    // SAFETY: reads a control register.
+    let root = unsafe { x86::controlregs::cr3() };
     // SAFETY: the same root again.
-    unsafe { x86::controlregs::cr3_write(x86::controlregs::cr3()) };
+    unsafe { x86::controlregs::cr3_write(root) };
 }
 
 unsafe extern "C" {
@@ -174,12 +176,7 @@ pub(crate) unsafe fn build(pool: (u64, u64), devices: &[u64]) -> Result<(), &'st
 /// Fills the kernel's half of a new root.
 pub(crate) fn share_kernel_half(root: NonNull<u8>) {
     let Some(kernel) = memory::kernel_root() else { return };
+    let half = |root: NonNull<u8>| root.cast::<u64>().as_ptr().wrapping_add(256);
     // SAFETY: both are frames of 512 entries; the kernel's half does not change after boot.
-    unsafe {
-        core::ptr::copy_nonoverlapping(
-            kernel.cast::<u64>().add(256).as_ptr(),
-            root.cast::<u64>().add(256).as_ptr(),
-            256,
-        );
-    }
+    unsafe { core::ptr::copy_nonoverlapping(half(kernel), half(root), 256) };
 }

@@ -5,6 +5,7 @@
 //! exchanges them. Sources: AMD APM vol. 2, 4.8 (descriptors), 8.2 (vectors), 12.2.5 (TSS), 6.1.1 (STAR).
 
 use super::entry::{entry_syscall, entry_vectors};
+use crate::width::low16;
 use core::arch::asm;
 use core::mem::offset_of;
 use x86::msr::{IA32_EFER, IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, rdmsr, wrmsr};
@@ -81,7 +82,7 @@ pub(crate) struct Head {
 }
 
 /// Offset of the port bitmap in the TSS.
-const IO_MAP: u16 = size_of::<Tss>() as u16;
+const IO_MAP: u16 = low16(size_of::<Tss>() as u64);
 /// Offset beyond the TSS: no port is allowed.
 const NO_IO_MAP: u16 = u16::MAX;
 const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<Tss>());
@@ -124,7 +125,7 @@ impl Head {
             limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56,
             tss >> 32,
         ];
-        let gdtr = Table { limit: size_of::<[u64; 7]>() as u16 - 1, base: base + offset_of!(Self, gdt) as u64 };
+        let gdtr = Table { limit: low16(size_of::<[u64; 7]>() as u64) - 1, base: base + offset_of!(Self, gdt) as u64 };
         // SAFETY: the descriptors are flat, the table stays where it is.
         unsafe {
             asm!(
@@ -148,20 +149,26 @@ impl Head {
                 tss = in(reg) TSS_SELECTOR,
             );
         }
-        let idtr =
-            Table { limit: size_of::<super::idt::Idt>() as u16 - 1, base: core::ptr::from_ref(idt).addr() as u64 };
+        let idtr = Table {
+            limit: low16(size_of::<super::idt::Idt>() as u64) - 1,
+            base: core::ptr::from_ref(idt).addr() as u64,
+        };
         // SAFETY: the table is static and complete.
         unsafe { asm!("lidt [{}]", in(reg) &raw const idtr) };
-        // SAFETY: the registers take the addresses of entry code and head.
-        unsafe {
-            wrmsr(IA32_GS_BASE, base);
-            wrmsr(IA32_KERNEL_GSBASE, 0);
+        // SAFETY: the register exists in long mode.
+        let efer = unsafe { rdmsr(IA32_EFER) };
+        for (register, value) in [
+            (IA32_GS_BASE, base),
+            (IA32_KERNEL_GSBASE, 0),
             // SYSRET loads CS from bits 48.. plus 16 and SS plus 8, SYSCALL CS from bits 32.. and SS plus 8.
-            wrmsr(IA32_STAR, (0x10 | 3) << 48 | u64::from(KERNEL_CS) << 32);
-            wrmsr(IA32_LSTAR, entry_syscall as *const () as u64);
+            (IA32_STAR, (0x10 | 3) << 48 | u64::from(KERNEL_CS) << 32),
+            (IA32_LSTAR, entry_syscall as *const () as u64),
             // Interrupts off, direction up, no trap, no nested task, no alignment check.
-            wrmsr(IA32_FMASK, 0x0004_7700);
-            wrmsr(IA32_EFER, rdmsr(IA32_EFER) | 1);
+            (IA32_FMASK, 0x0004_7700),
+            (IA32_EFER, efer | 1),
+        ] {
+            // SAFETY: the registers take the addresses of entry code and head, and what goes with them.
+            unsafe { wrmsr(register, value) };
         }
     }
 }
@@ -232,5 +239,7 @@ pub(crate) unsafe fn activate_boot_core() {
     // SAFETY: the table is static and changes no more.
     let idt = unsafe { &*idt };
     // SAFETY: the head is static, and only this core uses it.
-    unsafe { (*crate::percore::core().head.get()).activate(idt) };
+    let head = unsafe { &mut *crate::percore::core().head.get() };
+    // SAFETY: the caller says that this is the only call.
+    unsafe { head.activate(idt) };
 }

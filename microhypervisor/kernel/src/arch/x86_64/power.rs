@@ -16,11 +16,13 @@ pub(crate) fn init(cmdline: &str) {
 pub(crate) fn off(code: u64) -> ! {
     if DEBUG_EXIT.load(Relaxed) {
         // SAFETY: the command line says that the device is there.
-        unsafe { outb(0xf4, (code & 0xff) as u8) };
+        unsafe { outb(0xf4, crate::width::low8(code)) };
     }
     if let Some((port, kind)) = acpi::tables().sleep {
-        // SAFETY: the port is PM1a control by the FADT; SLP_TYP and SLP_EN.
-        unsafe { outw(port, inw(port) & !0x3c00 | u16::from(kind) << 10 | 1 << 13) };
+        // SAFETY: the port is PM1a control by the FADT.
+        let control = unsafe { inw(port) } & !0x3c00;
+        // SAFETY: as above; SLP_TYP and SLP_EN.
+        unsafe { outw(port, control | u16::from(kind) << 10 | 1 << 13) };
     }
     log::error!("the machine does not switch off");
     stop()

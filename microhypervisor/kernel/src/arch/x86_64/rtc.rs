@@ -5,11 +5,10 @@
 use x86::io::{inb, outb};
 
 fn register(index: u8) -> u8 {
-    // SAFETY: the clock is the kernel's at boot; reading its registers has no effect.
-    unsafe {
-        outb(0x70, index);
-        inb(0x71)
-    }
+    // SAFETY: the clock is the kernel's at boot; this chooses a register.
+    unsafe { outb(0x70, index) };
+    // SAFETY: as above; reading has no effect.
+    unsafe { inb(0x71) }
 }
 
 fn fields() -> [u8; 7] {

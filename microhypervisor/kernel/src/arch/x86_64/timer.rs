@@ -5,6 +5,7 @@
 
 use super::apic;
 use super::cpu::{self, feature};
+use crate::width::low8;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86::io::{inb, outb};
 
@@ -28,13 +29,12 @@ pub(crate) fn from_micros(micros: u64) -> u64 {
 
 /// Measures both counters over one window of the PIT.
 fn measure() -> (u64, u64) {
-    // SAFETY: the PIT is the kernel's at boot: channel 2, one-shot, speaker off, gate on.
-    unsafe {
-        outb(0x61, inb(0x61) & !3);
-        outb(0x43, 0xb0);
-        outb(0x42, (WINDOW & 0xff) as u8);
-        outb(0x42, (WINDOW >> 8) as u8);
-        outb(0x61, inb(0x61) & !2 | 1);
+    // SAFETY: the port that gates the PIT's channel 2 and the speaker; reading has no effect.
+    let gate = unsafe { inb(0x61) } & !3;
+    for (port, value) in [(0x61, gate), (0x43, 0xb0), (0x42, low8(WINDOW)), (0x42, low8(WINDOW >> 8)), (0x61, gate | 1)]
+    {
+        // SAFETY: the PIT is the kernel's at boot: channel 2, one-shot, speaker off, gate on.
+        unsafe { outb(port, value) };
     }
     apic::timer_count_from(u32::MAX);
     let start = cpu::ticks();

@@ -21,7 +21,7 @@ fn hardware_interrupt(vector: u64) {
         }
         idt::SPURIOUS => {}
         _ if vector >= idt::FIRST_GSI && vector < idt::FIRST_GSI + u64::from(irq::MANY) => {
-            interrupt::arrived((vector - idt::FIRST_GSI) as u32);
+            interrupt::arrived(crate::width::low32(vector - idt::FIRST_GSI));
         }
         // Legacy controllers, masked: a spurious interrupt of theirs needs no end.
         0x20..0x30 => {}
