@@ -30,7 +30,7 @@ pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
     let callee = &portal.ec;
     callee.utcb.put_exception(&state);
     ec.state.set(State::Faulted);
-    ipc::enter(core, ec, portal, Header::new(WORDS, 0));
+    ipc::enter(core, ec, callee, portal, Header::new(WORDS, 0));
 }
 
 /// Stops an EC; who waits for it is told.

@@ -10,7 +10,7 @@ use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
 use crate::sched;
-use crate::syscall::selected;
+use crate::syscall::{refuse, selected};
 use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
 use cloister_abi::cap::Perms;
 use cloister_abi::hypercall as abi;
@@ -19,17 +19,11 @@ use cloister_svm::fpu as image;
 
 /// `VcpuRun`.
 pub(crate) extern "C" fn enter(core: &Core, ec: &Ec, frame: &mut Frame) {
-    let vcpu = match selected::<Vcpu>(ec, frame.rdi, Perms::VCPU_RUN) {
-        Ok(vcpu) if vcpu.runner.get().is_none() => vcpu,
-        Ok(_) => {
-            frame.rax = Status::Busy as u64;
-            return;
-        }
-        Err(status) => {
-            frame.rax = status as u64;
-            return;
-        }
-    };
+    let Some(vcpu) = selected::<Vcpu>(ec, frame.rdi, Perms::VCPU_RUN) else { return refuse(frame) };
+    if vcpu.runner.get().is_some() {
+        frame.rax = Status::Busy as u64;
+        return;
+    }
     vcpu.header().acquire();
     vcpu.runner.set(Some(ec.into()));
     ec.vcpu.set(Some(vcpu.into()));

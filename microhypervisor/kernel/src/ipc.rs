@@ -9,7 +9,7 @@ use crate::arch::Frame;
 use crate::object::ec::State;
 use crate::object::{Ec, Object, Pt};
 use crate::percore::{Core, RESCHEDULE};
-use crate::syscall::selected;
+use crate::syscall::{refuse, selected};
 use crate::width::{index, low32};
 use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hypercall::IpcFlags;
@@ -18,27 +18,27 @@ use cloister_abi::utcb::{Header, Item, WORDS};
 
 /// Calls a portal.
 pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
-    let portal = match selected::<Pt>(ec, frame.rdi, Perms::PT_CALL) {
-        Ok(portal) => portal,
-        Err(status) => {
-            frame.rax = status as u64;
-            return;
-        }
-    };
+    let Some(portal) = selected::<Pt>(ec, frame.rdi, Perms::PT_CALL) else { return refuse(frame) };
     let callee = &*portal.ec;
-    // An idle EC is alive; a message without items is the usual one.
-    if callee.state.get() == State::Idle && callee.core == core.id && frame.rsi <= WORDS as u64 {
-        ec.utcb.copy_words(callee.utcb, index(frame.rsi));
-        ec.state.set(State::Calling);
-        enter(core, ec, portal, Header(frame.rsi));
-    } else if let Err(status) = call_otherwise(core, ec, portal, frame) {
-        frame.rax = status as u64;
+    let header = frame.rsi;
+    // A message without items is the usual one. An idle EC is alive.
+    if header > WORDS as u64 || callee.state.get() != State::Idle || callee.core != core.id {
+        return call_otherwise(core, ec, frame, portal);
     }
+    ec.utcb.copy_words(callee.utcb, index(header));
+    ec.state.set(State::Calling);
+    enter(core, ec, callee, portal, Header(header));
 }
 
 /// Calls with items, callees that are busy, and all that is wrong.
 #[cold]
-fn call_otherwise(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<(), Status> {
+extern "C" fn call_otherwise(core: &Core, ec: &Ec, frame: &mut Frame, portal: &Pt) {
+    if let Err(status) = call_with_care(core, ec, portal, frame) {
+        frame.rax = status as u64;
+    }
+}
+
+fn call_with_care(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<(), Status> {
     let header = Header(frame.rsi);
     let callee = &*portal.ec;
     if !header.is_valid() {
@@ -56,14 +56,13 @@ fn call_otherwise(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<()
     items(ec, callee, header.items())?;
     ec.utcb.copy_words(callee.utcb, header.words());
     ec.state.set(State::Calling);
-    enter(core, ec, portal, header);
+    enter(core, ec, callee, portal, header);
     Ok(())
 }
 
-/// Makes the callee run at the portal's entry, with `ec` waiting for it.
+/// Makes the callee, which is the portal's EC and idle, run at the portal's entry, with `ec`, the current one, waiting for it.
 #[inline]
-pub(crate) fn enter(core: &Core, ec: &Ec, portal: &Pt, header: Header) {
-    let callee = &*portal.ec;
+pub(crate) fn enter(core: &Core, ec: &Ec, callee: &Ec, portal: &Pt, header: Header) {
     let registers = callee.registers();
     registers.rip = portal.ip;
     registers.rdi = portal.id;
@@ -71,7 +70,7 @@ pub(crate) fn enter(core: &Core, ec: &Ec, portal: &Pt, header: Header) {
     callee.caller.set(Some(ec.into()));
     ec.callee.set(Some(callee.into()));
     callee.state.set(State::Running);
-    core.switch(callee);
+    core.hand_over(ec, callee);
 }
 
 /// The callee is busy: helps it, or says so.
@@ -100,17 +99,18 @@ pub(crate) extern "C" fn reply(core: &Core, ec: &Ec, frame: &mut Frame) {
     if let Some(caller) = ec.caller.get() {
         // SAFETY: a caller is severed from its callee before it goes.
         let caller = unsafe { caller.as_ref() };
+        let header = frame.rdi;
         // Only local ECs are ever called, so who has a caller is one.
-        if caller.state.get() == State::Calling && frame.rdi <= WORDS as u64 && !core.helping.get() {
-            ec.utcb.copy_words(caller.utcb, index(frame.rdi));
+        if header <= WORDS as u64 && caller.state.get() == State::Calling && !core.helping.get() {
+            ec.utcb.copy_words(caller.utcb, index(header));
             let registers = caller.registers();
             registers.rax = Status::Success as u64;
-            registers.rdi = frame.rdi;
+            registers.rdi = header;
             ec.caller.set(None);
             ec.state.set(State::Idle);
             caller.callee.set(None);
             caller.state.set(State::Running);
-            core.switch(caller);
+            core.hand_over(ec, caller);
             return;
         }
     }
@@ -119,7 +119,7 @@ pub(crate) extern "C" fn reply(core: &Core, ec: &Ec, frame: &mut Frame) {
 
 /// Replies with items, to exceptions, to callers that have gone or whose time this is not, and all that is wrong.
 #[cold]
-fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
+extern "C" fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
     if ec.global {
         frame.rax = Status::BadParameter as u64;
         return;

@@ -46,12 +46,12 @@ impl FpuOwner {
 pub(crate) struct Core {
     /// For the processor and the entry code.
     pub(crate) head: UnsafeCell<Head>,
-    pending: Cell<u32>,
+    pub(crate) pending: Cell<u32>,
     /// Number of this core.
     pub(crate) id: u8,
     /// The current SC runs an EC that it does not call but help.
     pub(crate) helping: Cell<bool>,
-    current: Cell<Option<NonNull<Ec>>>,
+    pub(crate) current: Cell<Option<NonNull<Ec>>>,
     sc: Cell<Option<NonNull<Sc>>>,
     /// Tick at which the current SC was chosen or last accounted.
     pub(crate) since: Cell<u64>,
@@ -60,12 +60,12 @@ pub(crate) struct Core {
     pub(crate) ready: ReadyQueue<Sc>,
     pub(crate) timeouts: TimeoutQueue<Ec>,
     pub(crate) fpu_owner: Cell<FpuOwner>,
-    /// Floating-point instructions trap.
-    fpu_traps: Cell<bool>,
+    /// Floating-point instructions do not trap.
+    fpu_open: Cell<bool>,
     /// Page-table root that is active.
     root: Cell<u64>,
-    /// Port space whose bitmap is loaded.
-    ports: Cell<Option<NonNull<Space>>>,
+    /// Port space whose bitmap is loaded; null for none.
+    ports: Cell<*const Space>,
 }
 
 // SAFETY: a core's structure is touched by that core alone.
@@ -83,9 +83,9 @@ static BOOT_CORE: Core = Core {
     ready: ReadyQueue::new(),
     timeouts: TimeoutQueue::new(),
     fpu_owner: Cell::new(FpuOwner::NOBODY),
-    fpu_traps: Cell::new(false),
+    fpu_open: Cell::new(true),
     root: Cell::new(0),
-    ports: Cell::new(None),
+    ports: Cell::new(core::ptr::null()),
 };
 
 /// The core that runs.
@@ -133,41 +133,50 @@ impl Core {
     }
 
     /// Makes an EC current: its registers are loaded at the next return to user mode.
-    #[inline]
     pub(crate) fn switch(&self, ec: &Ec) {
-        if let Some(old) = self.current.replace(Some(NonNull::from(ec))) {
-            // SAFETY: as `current`.
-            unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base());
+        if let Some(old) = self.current() {
+            old.fs_base.set(arch::percore::fs_base());
         }
-        arch::percore::set_thread(ec.utcb_address, ec.fs_base.get());
-        let end = ec.frame.get().addr() + size_of::<arch::Frame>();
-        // SAFETY: the head is this core's own.
-        unsafe { (*self.head.get()).set_frame_end(end as u64) };
-        if ec.roots.host != self.root.get() {
-            self.enter_space(ec);
-        }
-        let trap = self.fpu_owner.get() != FpuOwner::ec(ec);
-        if trap != self.fpu_traps.get() {
-            self.set_fpu_trap(trap);
-        }
+        self.load(ec);
         if ec.resume.get() != crate::object::ec::Resume::User {
             self.request(RESUME);
         }
     }
 
-    /// Switches to the address space of an EC.
-    fn enter_space(&self, ec: &Ec) {
-        self.root.set(ec.roots.host);
-        // SAFETY: every host space has the kernel's half.
-        unsafe { paging::activate(ec.roots.host) };
-        let loaded = self.ports.get() == Some(ec.ports.pointer());
+    /// Makes `to` current in place of `from`, which is current, by a call or its reply: it goes on in user mode.
+    #[inline]
+    pub(crate) fn hand_over(&self, from: &Ec, to: &Ec) {
+        from.fs_base.set(arch::percore::fs_base());
+        self.load(to);
+    }
+
+    /// Loads what the processor must know of an EC while it is current.
+    #[inline]
+    fn load(&self, ec: &Ec) {
+        self.current.set(Some(NonNull::from(ec)));
+        arch::percore::set_thread(ec.utcb_address, ec.fs_base.get());
+        let end = ec.frame.get().addr() + size_of::<arch::Frame>();
         // SAFETY: the head is this core's own.
-        unsafe { (*self.head.get()).use_ports(loaded) };
+        unsafe { (*self.head.get()).set_frame_end(end as u64) };
+        let root = ec.roots.host;
+        if root != self.root.get() {
+            self.root.set(root);
+            // SAFETY: every host space has the kernel's half.
+            unsafe { paging::activate(root) };
+            let loaded = core::ptr::eq(self.ports.get(), &raw const *ec.ports);
+            // SAFETY: the head is this core's own.
+            unsafe { (*self.head.get()).use_ports(loaded) };
+        }
+        // As it should be if the EC does not own the registers and they are closed, as with programs that do not use them.
+        if self.fpu_owner.get() == FpuOwner::ec(ec) || self.fpu_open.get() {
+            self.set_fpu_trap(self.fpu_owner.get() != FpuOwner::ec(ec));
+        }
     }
 
     /// Lets floating-point instructions trap, or not.
+    #[cold]
     pub(crate) fn set_fpu_trap(&self, trap: bool) {
-        if self.fpu_traps.replace(trap) != trap {
+        if self.fpu_open.replace(!trap) == trap {
             fpu::set_trap(trap);
         }
     }
@@ -228,7 +237,7 @@ impl Core {
 
     /// A port access of the current EC trapped: loads its bitmap. Answers whether that changes something.
     pub(crate) fn load_ports(&self, ec: &Ec) -> bool {
-        if self.ports.get() == Some(ec.ports.pointer()) {
+        if core::ptr::eq(self.ports.get(), &raw const *ec.ports) {
             return false;
         }
         let Some(bitmap) = ec.ports.port_bitmap() else { return false };
@@ -236,14 +245,14 @@ impl Core {
         let head = unsafe { &mut *self.head.get() };
         // SAFETY: a port space's bitmap is of two frames, for all ports.
         unsafe { head.load_ports(bitmap) };
-        self.ports.set(Some(ec.ports.pointer()));
+        self.ports.set(&raw const *ec.ports);
         true
     }
 
     /// A port space changed or goes: its bitmap must be loaded anew.
     pub(crate) fn forget_ports(&self, space: &Space) {
-        if self.ports.get() == Some(NonNull::from(space)) {
-            self.ports.set(None);
+        if core::ptr::eq(self.ports.get(), space) {
+            self.ports.set(core::ptr::null());
             // SAFETY: the head is this core's own.
             unsafe { (*self.head.get()).use_ports(false) };
         }

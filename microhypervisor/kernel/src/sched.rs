@@ -193,7 +193,7 @@ fn idle(core: &Core) {
 
 /// Does all work that is pending, until the current EC can go on in user mode.
 #[cold]
-pub(crate) fn settle(core: &Core) {
+pub(crate) extern "C" fn settle(core: &Core) {
     loop {
         let work = core.take_pending();
         if work & ALARM != 0 {

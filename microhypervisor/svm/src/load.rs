@@ -18,6 +18,11 @@ const EVENT_TYPE: u64 = 7 << 8;
 const EVENT_SOFTWARE: u64 = 4 << 8;
 /// #BP.
 const BREAKPOINT: u32 = 1 << 3;
+macro_rules! load_gpr {
+    ($page:expr, $registers:expr, $($index:literal),+) => {
+        $($registers.gpr[$index] = $page.read::<{ GPR + $index * 8 }>();)+
+    };
+}
 macro_rules! load_segment {
     ($page:expr, $save:expr, $($name:ident),+) => {
         $($save.$name = to_vmcb($page.read_segment::<{ offset_of!(VcpuState, $name) }>());)+
@@ -34,19 +39,13 @@ pub(crate) fn load(groups: Groups, page: StatePage, vmcb: &mut Vmcb, registers: 
         vmcb.save.rip = read!(page, rip);
     }
     if groups.contains(Groups::GPR_ACDB) {
-        vmcb.save.rax = page.read_element::<GPR, 16>(RAX);
-        load_gpr(page, registers, 1..4);
+        vmcb.save.rax = page.read::<{ GPR + RAX * 8 }>();
+        load_gpr!(page, registers, 1, 2, 3);
     }
     if groups.difference(Groups::RIP.union(Groups::GPR_ACDB)).is_empty() {
         return;
     }
     load_rest(groups, page, vmcb, registers, limits);
-}
-
-fn load_gpr(page: StatePage, registers: &mut Registers, range: core::ops::Range<usize>) {
-    for (index, register) in registers.gpr.iter_mut().enumerate().take(range.end).skip(range.start) {
-        *register = page.read_element::<GPR, 16>(index);
-    }
 }
 
 #[inline(never)]
@@ -72,13 +71,13 @@ fn load_rest(groups: Groups, page: StatePage, vmcb: &mut Vmcb, registers: &mut R
 
 fn load_common(groups: Groups, page: StatePage, vmcb: &mut Vmcb, registers: &mut Registers, limits: &Limits) {
     if groups.contains(Groups::GPR_BSD) {
-        load_gpr(page, registers, 5..8);
+        load_gpr!(page, registers, 5, 6, 7);
     }
     if groups.contains(Groups::GPR_R8_R15) {
-        load_gpr(page, registers, 8..16);
+        load_gpr!(page, registers, 8, 9, 10, 11, 12, 13, 14, 15);
     }
     if groups.contains(Groups::RSP) {
-        vmcb.save.rsp = page.read_element::<GPR, 16>(RSP);
+        vmcb.save.rsp = page.read::<{ GPR + RSP * 8 }>();
     }
     if groups.contains(Groups::RFLAGS) {
         vmcb.save.rflags = limits.rflags(read!(page, rflags));

@@ -11,6 +11,11 @@ use crate::vmcb::{self, INTERRUPT_SHADOW, V_TPR, Vmcb};
 use cloister_abi::arch::x86_64::vcpu::{Groups, SHADOW_NMI, SHADOW_STI, Segment, VcpuState};
 use core::mem::offset_of;
 
+macro_rules! store_gpr {
+    ($page:expr, $registers:expr, $($index:literal),+) => {
+        $($page.write::<{ GPR + $index * 8 }>($registers.gpr[$index]);)+
+    };
+}
 macro_rules! store_segment {
     ($page:expr, $save:expr, $($name:ident),+) => {
         $($page.write_segment::<{ offset_of!(VcpuState, $name) }>(from_vmcb($save.$name));)+
@@ -25,8 +30,8 @@ pub(crate) fn store(groups: Groups, page: StatePage, vmcb: &Vmcb, registers: &Re
         write!(page, instruction_length, length());
     }
     if groups.contains(Groups::GPR_ACDB) {
-        page.write_element::<GPR, 16>(RAX, vmcb.save.rax);
-        store_gpr(page, registers, 1..4);
+        page.write::<{ GPR + RAX * 8 }>(vmcb.save.rax);
+        store_gpr!(page, registers, 1, 2, 3);
     }
     if groups.difference(Groups::RIP.union(Groups::GPR_ACDB)).is_empty() {
         return;
@@ -34,22 +39,16 @@ pub(crate) fn store(groups: Groups, page: StatePage, vmcb: &Vmcb, registers: &Re
     store_rest(groups, page, vmcb, registers);
 }
 
-fn store_gpr(page: StatePage, registers: &Registers, range: core::ops::Range<usize>) {
-    for (index, register) in registers.gpr.iter().enumerate().take(range.end).skip(range.start) {
-        page.write_element::<GPR, 16>(index, *register);
-    }
-}
-
 #[inline(never)]
 fn store_rest(groups: Groups, page: StatePage, vmcb: &Vmcb, registers: &Registers) {
     if groups.contains(Groups::GPR_BSD) {
-        store_gpr(page, registers, 5..8);
+        store_gpr!(page, registers, 5, 6, 7);
     }
     if groups.contains(Groups::GPR_R8_R15) {
-        store_gpr(page, registers, 8..16);
+        store_gpr!(page, registers, 8, 9, 10, 11, 12, 13, 14, 15);
     }
     if groups.contains(Groups::RSP) {
-        page.write_element::<GPR, 16>(RSP, vmcb.save.rsp);
+        page.write::<{ GPR + RSP * 8 }>(vmcb.save.rsp);
     }
     if groups.contains(Groups::RFLAGS) {
         write!(page, rflags, vmcb.save.rflags);

@@ -69,7 +69,7 @@ impl Message {
         Self(core::ptr::with_exposed_provenance_mut(address as usize))
     }
 
-    fn page(&self) -> &mut Utcb {
+    fn page<'a>(self) -> &'a mut Utcb {
         // SAFETY: the page exists; its thread is the caller, or does not run, and each method is done with the
         // reference when it returns.
         unsafe { &mut *self.0 }

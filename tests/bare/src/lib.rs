@@ -13,6 +13,7 @@
 //! kernel's status. It holds everything in the machine, so it is as trusted as a root task is.
 #![no_std]
 #![expect(unsafe_code, reason = "system calls, threads and shared pages are the subject")]
+#![expect(clippy::cast_possible_truncation, reason = "addresses have 64 bits here")]
 
 pub mod console;
 pub mod domain;

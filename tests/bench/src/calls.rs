@@ -57,5 +57,5 @@ pub(crate) fn shortest<C: Call>(mut prepare: impl FnMut() -> C) -> u64 {
 /// Entry of a portal that answers with what it got.
 #[unsafe(naked)]
 pub(crate) extern "C" fn echo() -> ! {
-    naked_asm!("mov rdi, rsi", "mov eax, {reply}", "syscall", "ud2", reply = const number::<IpcReply>() as u32)
+    naked_asm!("mov rdi, rsi", "mov eax, {reply}", "syscall", "ud2", reply = const number::<IpcReply>())
 }

@@ -86,7 +86,7 @@ fn ec_capabilities() -> Outcome {
 
 fn ec_addresses() -> Outcome {
     let (sel, utcb) = (selector(), addresses(0));
-    for bad in [0, utcb + 1, utcb + 8, USER_END, USER_END + 0x1000, 1 << 47, 0xffff_8000_0000_0000, u64::MAX & !0xfff] {
+    for bad in [0, utcb + 1, utcb + 8, USER_END, USER_END + 0x1000, 1 << 47, 0xffff_8000_0000_0000, !0xfff] {
         refused!(BadParameter, ec(sel, local(), bad));
     }
     for bad in [USER_END, 1 << 47, 0x8000_0000_0000_1000, 0xffff_ffff_8000_0000, u64::MAX] {
@@ -124,7 +124,7 @@ fn sc() -> Outcome {
     refused!(BadCapability, CreateSc { ec: EMPTY, ..good });
     refused!(BadCapability, CreateSc { ec: ROOT_PD, ..good });
     refused!(BadCapability, CreateSc { ec: limited(thread.ec, Perms::ALL.difference(Perms::EC_SCHED))?, ..good });
-    refused!(BadParameter, CreateSc { priority: PRIORITIES as u32, ..good });
+    refused!(BadParameter, CreateSc { priority: u32::try_from(PRIORITIES).unwrap_or(u32::MAX), ..good });
     refused!(BadParameter, CreateSc { priority: u32::MAX, ..good });
     refused!(BadParameter, CreateSc { quantum: 0, ..good });
     refused!(Busy, CreateSc { ec: ROOT_EC, ..good });

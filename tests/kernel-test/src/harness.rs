@@ -41,14 +41,14 @@ pub(crate) type Suites = [&'static [Test]];
 /// A line of text.
 #[derive(Debug)]
 pub(crate) struct Text {
-    bytes: [u8; 160],
+    bytes: [u8; 104],
     length: usize,
 }
 
 impl Text {
     /// Text of these arguments, cut off where it is too long.
     pub(crate) fn of(arguments: fmt::Arguments<'_>) -> Self {
-        let mut text = Self { bytes: [0; 160], length: 0 };
+        let mut text = Self { bytes: [0; 104], length: 0 };
         // What does not fit is left out.
         let _ = text.write_fmt(arguments);
         text

@@ -108,7 +108,7 @@ impl Space {
     #[inline]
     pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
         match &self.content {
-            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms),
+            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms).ok_or(Status::BadCapability),
             _ => Err(Status::BadCapability),
         }
     }
@@ -145,18 +145,19 @@ impl Space {
     /// # Errors
     /// There is no room; the reference is released.
     pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
-        let placed = self.prepare(sel);
-        match (placed, self.slot(sel)) {
-            (Ok(()), Some(slot)) => {
-                let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
-                release(slot.swap(cap, Ordering::AcqRel));
-                Ok(())
-            }
-            (result, _) => {
-                header.release();
-                Err(result.err().unwrap_or(Status::BadParameter))
-            }
-        }
+        let slot = match self.slot(sel) {
+            Some(slot) => slot,
+            None => self.make_slot(sel).inspect_err(|_| header.release())?,
+        };
+        let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
+        release(slot.swap(cap, Ordering::AcqRel));
+        Ok(())
+    }
+
+    #[cold]
+    fn make_slot(&self, sel: Selector) -> Result<&AtomicU64, Status> {
+        self.prepare(sel)?;
+        self.slot(sel).ok_or(Status::BadParameter)
     }
 
     /// Removes the capability at a selector.
@@ -164,6 +165,30 @@ impl Space {
         if let Some(slot) = self.slot(sel) {
             release(slot.swap(0, Ordering::AcqRel));
         }
+    }
+
+    /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
+    /// itself, which would keep all of that for ever.
+    pub(crate) fn kill(&self) {
+        for table in self.tables() {
+            // SAFETY: the frames are the space's for its life.
+            unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+        }
+    }
+
+    /// The tables of an object space.
+    fn tables(&self) -> impl Iterator<Item = NonNull<Slots>> {
+        let root = match &self.content {
+            Content::Objects(root) => Some(*root),
+            _ => None,
+        };
+        root.into_iter().flat_map(|root| {
+            // SAFETY: the root frame is the space's for its life.
+            unsafe { root.as_ref() }.iter().filter_map(|entry| {
+                let address = index(entry.load(Ordering::Acquire));
+                NonNull::new(core::ptr::with_exposed_provenance_mut::<Slots>(address))
+            })
+        })
     }
 
     // ---- memory
@@ -263,6 +288,20 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Drops all capabilities of an object space. Portals in it may lead to ECs that use it: who holds whom would never end.
+    pub(crate) fn drop_capabilities(&self) {
+        let Content::Objects(root) = &self.content else { return };
+        // SAFETY: the root frame is the space's for its life.
+        for entry in unsafe { root.as_ref() } {
+            let table: *const Slots = core::ptr::with_exposed_provenance(entry.load(Ordering::Acquire) as usize);
+            // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
+            let Some(table) = (unsafe { table.as_ref() }) else { continue };
+            table.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+        }
+    }
+}
+
 #[inline]
 fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
     // SAFETY: the root frame is the space's for its life.
@@ -274,17 +313,16 @@ fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
 
 /// The object of that type at a selector below [`SELECTORS`] of the object space with that root, alive and with these permissions.
 #[inline]
-pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Result<&'a T, Status> {
-    let Some(slot) = slot_in(root, sel) else { return Err(Status::BadCapability) };
-    let cap = slot.load(Ordering::Acquire);
+pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Option<&'a T> {
+    let cap = slot_in(root, sel)?.load(Ordering::Acquire);
     let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.
     match unsafe { header.as_ref() } {
         Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
             // SAFETY: the kind tells the type.
-            Ok(unsafe { super::cast::<T>(header) })
+            Some(unsafe { super::cast::<T>(header) })
         }
-        _ => Err(Status::BadCapability),
+        _ => None,
     }
 }
 
@@ -301,14 +339,9 @@ impl Drop for Space {
         let Some(payer) = self.header.payer() else { return };
         match &self.content {
             Content::Objects(root) => {
-                // SAFETY: nobody refers to the space any more.
-                for entry in unsafe { root.as_ref() } {
-                    let table: *mut Slots =
-                        core::ptr::with_exposed_provenance_mut(index(entry.load(Ordering::Relaxed)));
-                    let Some(table) = NonNull::new(table) else { continue };
-                    // SAFETY: entries are frames of the space.
-                    unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.load(Ordering::Relaxed)));
-                    // SAFETY: nobody refers to the frame any more.
+                self.kill();
+                for table in self.tables() {
+                    // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
                     unsafe { payer.give(table.cast()) };
                 }
                 // SAFETY: as above.

@@ -13,7 +13,7 @@ pub(crate) use create::spaces;
 
 use crate::arch::Frame;
 use crate::object::{Ec, Object, Sm};
-use crate::percore::{Core, core};
+use crate::percore::Core;
 use crate::width::{index, low32};
 use crate::{ipc, sched};
 use cloister_abi::arch::current::HYPERCALL_BASE;
@@ -26,40 +26,30 @@ use cloister_abi::{USER_END, VERSION};
 type Answer = Result<(u64, u64), Status>;
 
 /// Handles one hypercall of an EC.
-type Handler = extern "C" fn(&Core, &Ec, &mut Frame);
+pub(crate) type Handler = extern "C" fn(&Core, &Ec, &mut Frame);
 
 /// The handlers of the fast paths, by number; all others go to [`slow`]. A table of functions, so that each has only the stack frame that
 /// it needs.
-static HANDLERS: [Handler; abi::CALLS.len()] = handlers();
+pub(crate) static HANDLERS: [Handler; abi::CALLS.len()] = handlers();
 
 const fn handlers() -> [Handler; abi::CALLS.len()] {
     let mut table: [Handler; abi::CALLS.len()] = [slow; abi::CALLS.len()];
     table[index(abi::Null::NUMBER)] = null;
     table[index(abi::IpcCall::NUMBER)] = ipc::call;
     table[index(abi::IpcReply::NUMBER)] = ipc::reply;
+    table[index(abi::CreateSm::NUMBER)] = create_sm;
+    table[index(abi::Delegate::NUMBER)] = delegate;
     table[index(abi::SmUp::NUMBER)] = sm_up;
     table[index(abi::SmDown::NUMBER)] = sm_down;
     table[index(abi::VcpuRun::NUMBER)] = crate::guest::enter;
     table
 }
 
-/// Entry from the `syscall` instruction.
-pub(crate) extern "C" fn handler(frame: &mut Frame) {
-    let core = core();
-    if let Some(ec) = core.current() {
-        dispatch(core, ec, frame);
-    }
-    if core.is_pending() {
-        sched::settle(core);
-    }
-}
-
-/// Does one hypercall of an EC.
-#[inline]
+/// Does the hypercall of an EC once more that could not be done when it was made. (At first it comes straight from `arch::entry`.)
 pub(crate) fn dispatch(core: &Core, ec: &Ec, frame: &mut Frame) {
     match usize::try_from(frame.rax.wrapping_sub(HYPERCALL_BASE)).ok().and_then(|number| HANDLERS.get(number)) {
         Some(handle) => handle(core, ec, frame),
-        None => foreign(ec, frame),
+        None => foreign(core, ec, frame),
     }
 }
 
@@ -69,8 +59,7 @@ extern "C" fn null(_: &Core, _: &Ec, frame: &mut Frame) {
 }
 
 /// A system call that is not a hypercall: goes on at the component's foreign entry, if it has one.
-#[inline]
-fn foreign(ec: &Ec, frame: &mut Frame) {
+pub(crate) extern "C" fn foreign(_: &Core, ec: &Ec, frame: &mut Frame) {
     let entry = ec.utcb.foreign_entry();
     if entry == 0 || entry >= USER_END {
         frame.rax = Status::BadHypercall as u64;
@@ -81,23 +70,13 @@ fn foreign(ec: &Ec, frame: &mut Frame) {
 }
 
 extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
-    frame.rax = match selected::<Sm>(ec, frame.rdi, Perms::SM_UP) {
-        Ok(sm) => {
-            sm.up();
-            Status::Success as u64
-        }
-        Err(status) => status as u64,
-    };
+    let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_UP) else { return refuse(frame) };
+    frame.rax = Status::Success as u64;
+    sm.up();
 }
 
 extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
-    let sm = match selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) {
-        Ok(sm) => sm,
-        Err(status) => {
-            frame.rax = status as u64;
-            return;
-        }
-    };
+    let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) else { return refuse(frame) };
     let count = sm.count.get();
     if frame.rsi == 0 && count != 0 {
         sm.count.set(count - 1);
@@ -105,13 +84,17 @@ extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
         frame.rdi = 1;
         return;
     }
+    sm_down_otherwise(ec, sm, frame);
+}
+
+/// Counts down in the other ways, or waits.
+#[cold]
+extern "C" fn sm_down_otherwise(ec: &Ec, sm: &Sm, frame: &mut Frame) {
     if let Err(status) = sm_wait(ec, sm, frame) {
         frame.rax = status as u64;
     }
 }
 
-/// Counts down in the other ways, or waits.
-#[cold]
 fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
     let flags = DownFlags::from_bits(frame.rsi).ok_or(Status::BadParameter)?;
     let count = sm.count.get();
@@ -139,16 +122,14 @@ fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
 
 /// All calls that are not on a fast path.
 extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
-    let args = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
+    let args = arguments(frame);
     let answer = match frame.rax.wrapping_sub(HYPERCALL_BASE) {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
         abi::CreateSc::NUMBER => with(&args, |call| create::sc(ec, &call)),
         abi::CreatePt::NUMBER => with(&args, |call| create::pt(ec, &call)),
-        abi::CreateSm::NUMBER => with(&args, |call| create::sm(ec, &call)),
         abi::CreateVcpu::NUMBER => with(&args, |call| create::vcpu(ec, &call)),
-        abi::Delegate::NUMBER => with(&args, |call| map::delegate(core, ec, &call)),
         abi::Revoke::NUMBER => with(&args, |call| map::revoke(core, ec, &call)),
         abi::Drop::NUMBER => with(&args, |call| map::drop_selectors(ec, &call)),
         abi::Destroy::NUMBER => with(&args, |call| control::destroy(ec, &call)),
@@ -166,6 +147,12 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         }
         _ => Err(Status::BadHypercall),
     };
+    finish(frame, answer);
+}
+
+/// Puts the answer into the registers.
+#[inline]
+fn finish(frame: &mut Frame, answer: Answer) {
     match answer {
         Ok((first, second)) => {
             frame.rax = Status::Success as u64;
@@ -176,21 +163,45 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
     }
 }
 
+/// Arguments as the registers have them.
+#[inline]
+const fn arguments(frame: &Frame) -> abi::Args {
+    [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]
+}
+
+extern "C" fn create_sm(_: &Core, ec: &Ec, frame: &mut Frame) {
+    let answer = with(&arguments(frame), |call| create::sm(ec, &call));
+    finish(frame, answer);
+}
+
+extern "C" fn delegate(core: &Core, ec: &Ec, frame: &mut Frame) {
+    let answer = with(&arguments(frame), |call| map::delegate(core, ec, &call));
+    finish(frame, answer);
+}
+
 #[inline]
 fn with<C: Call>(args: &abi::Args, handle: impl FnOnce(C) -> Answer) -> Answer {
     handle(C::decode(args).ok_or(Status::BadParameter)?)
 }
 
 /// The object at a selector of the calling EC.
+#[inline]
 fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, Status> {
-    ec.objects.lookup(selector, perms)
+    selected(ec, u64::from(selector), perms).ok_or(Status::BadCapability)
 }
 
-/// The object at a selector in a register.
+/// The object at a selector in a register. If there is none, [`refuse`] says why.
 #[inline]
-pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Result<&T, Status> {
+pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Option<&T> {
     if register >= u64::from(cloister_abi::cap::SELECTORS) {
-        return Err(if register > u64::from(Selector::MAX) { Status::BadParameter } else { Status::BadCapability });
+        return None;
     }
     crate::object::space::lookup_in(ec.roots.objects, low32(register), perms)
+}
+
+/// Answers a call whose first argument is a selector with which [`selected`] found nothing.
+#[cold]
+pub(crate) extern "C" fn refuse(frame: &mut Frame) {
+    let status = if frame.rdi > u64::from(Selector::MAX) { Status::BadParameter } else { Status::BadCapability };
+    frame.rax = status as u64;
 }
