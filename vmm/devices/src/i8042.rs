@@ -139,8 +139,7 @@ impl I8042 {
     }
 }
 
-/// Offsets 0 and 4: the device is put on the bus once, from 0x60 on, with [`I8042_SPAN`], or twice by the VMM with
-/// [`I8042Port`] when other devices own the ports between.
+/// Offsets 0 (data) and 4 (command). On a board where port 0x61 is somebody else's, use [`I8042Port`].
 impl ByteDevice for I8042 {
     fn read_byte(&mut self, offset: u16) -> u8 {
         match offset {

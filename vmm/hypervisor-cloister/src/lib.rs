@@ -32,6 +32,8 @@ pub mod memory;
 mod msrs;
 pub mod page;
 mod string;
+#[cfg(test)]
+mod tests;
 pub mod vcpu;
 pub mod vm;
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use cloister_boot::{acpi, layout};
 use cloister_devices::acpi_pm::{AcpiPm, SCI_IRQ};
-use cloister_devices::bus::{BusError, ByteDevice, Bytewise, MmioBus, PortBus, PortDevice};
+use cloister_devices::bus::{BusError, ByteDevice, Bytewise, MmioBus, MmioDevice, PortBus, PortDevice};
 use cloister_devices::clock::{Deadlines, Timed};
 use cloister_devices::fabric::{Fabric, IoApicWindow, Kick, PicWindow, TIMER_GSI};
 use cloister_devices::i8042::{I8042, I8042_COMMAND, I8042_DATA, I8042Port, KEYBOARD_IRQ};
@@ -30,6 +30,7 @@ use vm_memory::GuestMemoryMmap;
 
 use crate::clock::{HostTime, TscClock};
 use crate::config::Profile;
+use crate::config_pages::ConfigPages;
 use crate::console::{Port, SharedConsole, VirtioConsole};
 use crate::entropy::HostEntropy;
 use crate::sleep::{SLEEP_PORT, SLEEP_PORTS, SleepRegisters};
@@ -57,13 +58,16 @@ pub struct Parts {
     pub clock: TscClock,
     /// Guest memory.
     pub memory: GuestMemoryMmap,
-    /// Gets VCPUs to look at their interrupts.
-    pub kick: Box<dyn Kick>,
     /// Where serial output goes.
     pub console: SharedConsole,
     /// Kind of machine.
     pub profile: Profile,
+    /// Memory of the [`crate::config_pages`], if the guest has them.
+    pub config_pages: Option<GuestMemoryMmap>,
 }
+
+/// The PCI devices of a board.
+pub const PCI_DEVICES: [u8; 3] = [0, RNG_SLOT, CONSOLE_SLOT];
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -106,13 +110,13 @@ impl std::fmt::Debug for Board {
 }
 
 impl Board {
-    /// Builds the board.
+    /// Builds the board; `kick` gets VCPUs to look at their interrupts.
     ///
     /// # Errors
     /// Two devices want the same place: a mistake in here.
-    pub fn new(parts: Parts) -> Result<Arc<Self>, BoardError> {
+    pub fn new(parts: Parts, kick: Box<dyn Kick>) -> Result<Arc<Self>, BoardError> {
         let timer = TimerConfig { tsc_per_bus_tick: (parts.tsc_khz / APIC_TIMER_KHZ).max(1), ..TimerConfig::default() };
-        let fabric = Fabric::new(&parts.vcpus, timer, parts.kick);
+        let fabric = Fabric::new(&parts.vcpus, timer, kick);
         let mut wiring = Wiring {
             ports: PortBus::new(),
             mmio: MmioBus::new(),
@@ -126,7 +130,7 @@ impl Board {
         wiring.mmio.insert(IOAPIC_BASE, IOAPIC_LEN, shared(IoApicWindow(Arc::clone(&wiring.fabric))))?;
         let rtc = Rtc::new(wiring.clock.clone(), Arc::new(HostTime), wiring.line(RTC_IRQ));
         wiring.timed(RTC_PORT, 2, rtc)?;
-        let (root, console) = wiring.pci(&parts.memory, &parts.console)?;
+        let (root, console) = wiring.pci(&parts)?;
         match parts.profile {
             Profile::Reduced => wiring.reduced()?,
             Profile::Full => wiring.full(&root)?,
@@ -214,23 +218,23 @@ impl Wiring {
     }
 
     /// The PCI bus with its devices, its configuration space and its memory window.
-    fn pci(
-        &mut self,
-        memory: &GuestMemoryMmap,
-        output: &SharedConsole,
-    ) -> Result<(Arc<PciRoot>, Arc<Mutex<VirtioConsole>>), BoardError> {
-        let ram = Arc::new(memory.clone());
+    fn pci(&mut self, parts: &Parts) -> Result<(Arc<PciRoot>, Arc<Mutex<VirtioConsole>>), BoardError> {
+        let ram = Arc::new(parts.memory.clone());
         let messages = Arc::clone(&self.fabric) as Arc<dyn MsiSink>;
         let mut root = PciRoot::new();
         root.plug(0, shared(HostBridge::new()))?;
         let line = self.line(intx_gsi(RNG_SLOT, 1));
         root.plug(RNG_SLOT, shared(VirtioPci::new(Rng::new(HostEntropy), ram.clone(), messages.clone(), line)))?;
         let line = self.line(intx_gsi(CONSOLE_SLOT, 1));
-        let console = shared(VirtioPci::new(Console::new(Arc::clone(output)), ram, messages, line));
+        let console = shared(VirtioPci::new(Console::new(Arc::clone(&parts.console)), ram, messages, line));
         root.plug(CONSOLE_SLOT, Arc::clone(&console) as Arc<Mutex<dyn PciFunction>>)?;
         root.assign_bars(layout::PCI_MMIO, layout::PCI_MMIO_SIZE)?;
         let root = Arc::new(root);
-        self.mmio.insert(layout::ECAM, Ecam::LEN, shared(Ecam(Arc::clone(&root))))?;
+        let space: Arc<Mutex<dyn MmioDevice>> = match &parts.config_pages {
+            Some(pages) => shared(ConfigPages::new(Arc::clone(&root), pages.clone(), &PCI_DEVICES)),
+            None => shared(Ecam(Arc::clone(&root))),
+        };
+        self.mmio.insert(layout::ECAM, Ecam::LEN, space)?;
         let window = PciMemory { root: Arc::clone(&root), base: layout::PCI_MMIO };
         self.mmio.insert(layout::PCI_MMIO, layout::PCI_MMIO_SIZE, shared(window))?;
         Ok((root, console))

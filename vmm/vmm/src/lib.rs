@@ -22,6 +22,7 @@ pub mod bus;
 pub mod clock;
 pub mod cloister;
 pub mod config;
+pub mod config_pages;
 pub mod console;
 mod crash;
 pub mod entropy;

@@ -17,17 +17,24 @@ pub const ALIGN: usize = 2 << 20;
 
 /// Where RAM comes from.
 pub trait RamSource {
+    /// Gives memory for each of `pieces` (guest-physical start, size in bytes, both whole pages), all zeros.
+    ///
+    /// # Errors
+    /// There is not as much.
+    fn allocate_pieces(&self, pieces: &[(u64, u64)]) -> Result<Ram, Error>;
+
     /// Gives memory for a VM of `size` bytes, all zeros.
     ///
     /// # Errors
     /// There is not as much.
-    fn allocate(&self, size: u64) -> Result<Ram, Error>;
+    fn allocate(&self, size: u64) -> Result<Ram, Error> {
+        self.allocate_pieces(&layout::ram(size))
+    }
 }
 
-/// Guest memory. It is given back when this and all clones of [`Ram::memory`] are gone.
+/// Guest memory. It is given back when this is dropped.
 pub struct Ram {
-    /// The memory, for devices and loaders.
-    pub memory: GuestMemoryMmap,
+    memory: GuestMemoryMmap,
     _owner: Box<dyn Send + Sync>,
 }
 
@@ -67,6 +74,15 @@ impl Ram {
         Ok(Self { memory, _owner: Box::new(owner) })
     }
 
+    /// The memory, for devices and loaders.
+    ///
+    /// # Safety
+    /// The result, and clones of it, must not be used after `self` is dropped.
+    #[must_use]
+    pub unsafe fn memory(&self) -> GuestMemoryMmap {
+        self.memory.clone()
+    }
+
     /// Makes it appear in `vm`.
     ///
     /// # Errors
@@ -74,12 +90,12 @@ impl Ram {
     ///
     /// # Safety
     /// `vm` must not run, nor be kept, beyond the life of `self`.
-    pub unsafe fn map_into(&self, vm: &impl Vm) -> Result<(), Error> {
+    pub unsafe fn map_into(&self, vm: &impl Vm, protection: Protection) -> Result<(), Error> {
         for region in self.memory.iter() {
             let host = region.as_ptr().expose_provenance() as u64;
             let (guest, size) = (region.start_addr().0, region.len());
             // SAFETY: the memory is mapped as long as `self` lives, and only accessed through vm-memory.
-            unsafe { vm.map(&MemoryRegion { guest, size, host, protection: Protection::RAM }) }?;
+            unsafe { vm.map(&MemoryRegion { guest, size, host, protection }) }?;
         }
         Ok(())
     }
@@ -90,24 +106,26 @@ impl Ram {
 pub struct HostRam;
 
 impl RamSource for HostRam {
-    fn allocate(&self, size: u64) -> Result<Ram, Error> {
+    fn allocate_pieces(&self, pieces: &[(u64, u64)]) -> Result<Ram, Error> {
         let mut mappings = Vec::new();
-        let mut pieces = Vec::new();
-        for (guest, size) in layout::ram(size) {
+        let mut placed = Vec::new();
+        for &(guest, size) in pieces {
             let mapping = Mapping::new(guest, size)?;
-            pieces.push((guest, size, mapping.aligned()));
+            placed.push((guest, size, mapping.aligned()));
             mappings.push(mapping);
         }
         // SAFETY: the mappings are ours alone, and live as long as the memory.
-        unsafe { Ram::from_pieces(&pieces, mappings) }
+        unsafe { Ram::from_pieces(&placed, mappings) }
     }
 }
 
-/// A mapping that is larger than asked for by [`ALIGN`], so that an aligned stretch lies in it.
+/// A mapping. If it could hold a large page, it is larger than asked for, so that an aligned stretch lies in it.
 #[derive(Debug)]
 struct Mapping {
     start: *mut u8,
     length: usize,
+    /// Bytes more than asked for.
+    slack: usize,
 }
 
 // SAFETY: the mapping is owned memory; its address may be used from any thread.
@@ -118,7 +136,9 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     fn new(guest: u64, size: u64) -> Result<Self, Error> {
         let bad = Error::Region { address: guest, size, reason: "larger than the address space" };
-        let length = usize::try_from(size).ok().and_then(|size| size.checked_add(ALIGN)).ok_or(bad)?;
+        let size = usize::try_from(size).map_err(|_| bad.clone())?;
+        let slack = if size >= ALIGN { ALIGN } else { 0 };
+        let length = size.checked_add(slack).ok_or(bad)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: an anonymous mapping at an address of the kernel's choice replaces nothing.
         let start = unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
@@ -126,13 +146,15 @@ impl Mapping {
             let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
             return Err(Error::Host { call: "mmap of guest memory", status: i64::from(errno).saturating_neg() });
         }
-        // SAFETY: the range is the mapping just made; a host without large pages refuses, and nothing is lost.
-        unsafe { libc::madvise(start, length, libc::MADV_HUGEPAGE) };
-        Ok(Self { start: start.cast(), length })
+        if slack != 0 {
+            // SAFETY: the range is the mapping just made; a host without large pages refuses, and nothing is lost.
+            unsafe { libc::madvise(start, length, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Self { start: start.cast(), length, slack })
     }
 
     fn aligned(&self) -> *mut u8 {
-        let offset = self.start.align_offset(ALIGN).min(ALIGN);
+        let offset = self.start.align_offset(ALIGN).min(self.slack);
         self.start.wrapping_add(offset)
     }
 }

@@ -14,16 +14,16 @@ use cloister_devices::irq::MsiSink;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 fn board() -> Arc<Board> {
-    let board = Board::new(Parts {
+    let parts = Parts {
         vcpus: vec![0],
         tsc_khz: 2_000_000,
         clock: TscClock::start(2_000_000),
         memory: GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).unwrap(),
-        kick: Box::new(NoKick),
         console: Arc::new(Mutex::new(Stream::new(Vec::new()))),
         profile: Profile::Full,
-    })
-    .unwrap();
+        config_pages: None,
+    };
+    let board = Board::new(parts, Box::new(NoKick)).unwrap();
     // Switch the local APIC on.
     board.fabric.lapic_write(0, 0xf0, Width::Dword, 0x1ff, 0);
     board

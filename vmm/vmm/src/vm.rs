@@ -7,15 +7,18 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use cloister_boot::{acpi, cpu, cpuid, linux};
-use cloister_hypervisor::{Error as MachineError, Hypervisor, Vcpu, Vm};
+use cloister_hypervisor::{Error as MachineError, Hypervisor, Protection, Vcpu, Vm};
 
-use crate::board::{Board, BoardError, Parts};
+use vm_memory::GuestMemoryMmap;
+
+use crate::board::{Board, BoardError, PCI_DEVICES, Parts};
 use crate::bus::VcpuBus;
 use crate::clock::TscClock;
-use crate::config::VmConfig;
+use crate::config::{Profile, VmConfig};
+use crate::config_pages;
 use crate::console::{InputTarget, Keyboard, SharedConsole, Watched};
 use crate::crash;
-use crate::memory::{Ram, RamSource};
+use crate::memory::RamSource;
 use crate::report;
 use crate::stats::Stats;
 use crate::vcpu::{End, Runner};
@@ -122,26 +125,39 @@ fn start<H: Hypervisor, R: RamSource>(
     say: &dyn Fn(&str),
 ) -> Result<End, VmError> {
     let ram = host.ram.allocate(config.memory)?;
+    let config_pages = match config.profile {
+        Profile::Reduced => Some(host.ram.allocate_pieces(&config_pages::pieces(&PCI_DEVICES))?),
+        Profile::Full => None,
+    };
     let vm = host.hypervisor.create_vm()?;
-    // SAFETY: `vm` is dropped, and its VCPUs with it, before `ram`, which was declared first.
-    unsafe { ram.map_into(&vm) }?;
+    // SAFETY: `vm` is dropped, and its VCPUs with it, before the memory, which was declared first.
+    unsafe { ram.map_into(&vm, Protection::RAM) }?;
+    if let Some(pages) = &config_pages {
+        // SAFETY: as above.
+        unsafe { pages.map_into(&vm, Protection { write: false, execute: false }) }?;
+    }
+    // SAFETY: the board is gone before the memory: only its VCPU's loop, which ends in here, and its serial port, which
+    // does not use guest memory, are known elsewhere.
+    let memory = unsafe { ram.memory() };
+    // SAFETY: as above.
+    let page_memory = config_pages.as_ref().map(|pages| unsafe { pages.memory() });
     let tsc_khz = vm.tsc_khz()?;
     let bell = Bell::default();
     let stats = Stats::default();
-    let board = Board::new(Parts {
+    let parts = Parts {
         vcpus: vec![0],
         tsc_khz,
         clock: TscClock::start(tsc_khz),
-        memory: ram.memory.clone(),
-        kick: Box::new(Bells(vec![bell.clone()])),
+        memory: memory.clone(),
         console: watch(config, host, &stats),
         profile: config.profile,
-    })
-    .map_err(VmError::Board)?;
+        config_pages: page_memory,
+    };
+    let board = Board::new(parts, Box::new(Bells(vec![bell.clone()]))).map_err(VmError::Board)?;
     let keyboard: Arc<dyn Keyboard> = board.serial.clone();
     host.input.set(&keyboard);
 
-    let entry = load(config, &ram, &board)?;
+    let entry = load(config, &memory, &board)?;
     let mut vcpu = vm.create_vcpu(0)?;
     let params = cpuid::Params { tsc_khz, apic_khz: board.apic_khz(), apic_id: 0 };
     vcpu.set_cpuid(&cpuid::policy(&host.hypervisor.supported_cpuid()?, params))?;
@@ -156,7 +172,7 @@ fn start<H: Hypervisor, R: RamSource>(
         say(stats.to_string().trim_end());
     }
     match end {
-        End::Unhandled(state) => Err(VmError::Guest(report::describe(&ram.memory, &state))),
+        End::Unhandled(state) => Err(VmError::Guest(report::describe(&memory, &state))),
         end => Ok(end),
     }
 }
@@ -170,8 +186,7 @@ fn watch<H, R>(config: &VmConfig, host: &Host<'_, H, R>, stats: &Stats) -> Share
 }
 
 /// Loads the guest and describes the machine to it.
-fn load(config: &VmConfig, ram: &Ram, board: &Board) -> Result<linux::Entry, VmError> {
-    let memory = &ram.memory;
+fn load(config: &VmConfig, memory: &GuestMemoryMmap, board: &Board) -> Result<linux::Entry, VmError> {
     let rsdp = acpi::write(memory, &board.description())?;
     cpu::write_tables(memory)?;
     let mut kernel = open(&config.kernel)?;

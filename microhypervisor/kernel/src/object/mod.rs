@@ -247,7 +247,9 @@ pub(crate) fn destroy(header: &Header) {
         Kind::Sm => unsafe { cast::<Sm>(header) }.kill(),
         // SAFETY: as above.
         Kind::Pd => unsafe { cast::<Pd>(header) }.kill(),
-        Kind::Pt | Kind::Vcpu | Kind::Space | Kind::Machine | Kind::Dead => {}
+        // SAFETY: as above.
+        Kind::Space => unsafe { cast::<Space>(header) }.kill(),
+        Kind::Pt | Kind::Vcpu | Kind::Machine | Kind::Dead => {}
     }
 }
 

@@ -122,8 +122,10 @@ impl Pd {
         self.closed.set(true);
         for _ in 0..BATCH {
             let Some(mut object) = self.owned.first() else {
-                // Capabilities go with the object space, page tables with the last reference to the host space.
-                drop(self.spaces.borrow_mut().take());
+                // Page tables go with the last reference to the host space.
+                if let Some(spaces) = self.spaces.borrow_mut().take() {
+                    spaces.objects.drop_capabilities();
+                }
                 return false;
             };
             // SAFETY: members of the list are alive, and so are those of the lists of PDs in it.

@@ -172,6 +172,30 @@ impl Space {
         }
     }
 
+    /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
+    /// itself, which would keep all of that for ever.
+    pub(crate) fn kill(&self) {
+        for table in self.tables() {
+            // SAFETY: the frames are the space's for its life.
+            unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+        }
+    }
+
+    /// The tables of an object space.
+    fn tables(&self) -> impl Iterator<Item = NonNull<Slots>> {
+        let root = match &self.content {
+            Content::Objects(root) => Some(*root),
+            _ => None,
+        };
+        root.into_iter().flat_map(|root| {
+            // SAFETY: the root frame is the space's for its life.
+            unsafe { root.as_ref() }.iter().filter_map(|entry| {
+                let address = index(entry.load(Ordering::Acquire));
+                NonNull::new(core::ptr::with_exposed_provenance_mut::<Slots>(address))
+            })
+        })
+    }
+
     // ---- memory
 
     /// What is mapped at a page address, with what may be done there.
@@ -269,6 +293,20 @@ impl Space {
     }
 }
 
+impl Space {
+    /// Drops all capabilities of an object space. Portals in it may lead to ECs that use it: who holds whom would never end.
+    pub(crate) fn drop_capabilities(&self) {
+        let Content::Objects(root) = &self.content else { return };
+        // SAFETY: the root frame is the space's for its life.
+        for entry in unsafe { root.as_ref() } {
+            let table: *const Slots = core::ptr::with_exposed_provenance(entry.load(Ordering::Acquire) as usize);
+            // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
+            let Some(table) = (unsafe { table.as_ref() }) else { continue };
+            table.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+        }
+    }
+}
+
 #[inline]
 fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
     // SAFETY: the root frame is the space's for its life.
@@ -306,14 +344,9 @@ impl Drop for Space {
         let Some(payer) = self.header.payer() else { return };
         match &self.content {
             Content::Objects(root) => {
-                // SAFETY: nobody refers to the space any more.
-                for entry in unsafe { root.as_ref() } {
-                    let table: *mut Slots =
-                        core::ptr::with_exposed_provenance_mut(index(entry.load(Ordering::Relaxed)));
-                    let Some(table) = NonNull::new(table) else { continue };
-                    // SAFETY: entries are frames of the space.
-                    unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.load(Ordering::Relaxed)));
-                    // SAFETY: nobody refers to the frame any more.
+                self.kill();
+                for table in self.tables() {
+                    // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
                     unsafe { payer.give(table.cast()) };
                 }
                 // SAFETY: as above.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Guest memory out of this component's RAM quota.
 
-use cloister_boot::layout;
 use cloister_hypervisor::Error;
 use cloister_hypervisor_cloister::CloisterHypervisor;
 
@@ -12,19 +11,20 @@ use crate::memory::{Ram, RamSource};
 pub(super) struct QuotaRam(pub(super) CloisterHypervisor);
 
 impl RamSource for QuotaRam {
-    fn allocate(&self, size: u64) -> Result<Ram, Error> {
+    fn allocate_pieces(&self, pieces: &[(u64, u64)]) -> Result<Ram, Error> {
+        let wanted = pieces.iter().fold(0_u64, |sum, (_, size)| sum.saturating_add(*size));
         let available = self.0.available()?;
-        if available < size {
-            return Err(Error::Quota { wanted: size, available });
+        if available < wanted {
+            return Err(Error::Quota { wanted, available });
         }
         let mut owners = Vec::new();
-        let mut pieces = Vec::new();
-        for (guest, size) in layout::ram(size) {
+        let mut placed = Vec::new();
+        for &(guest, size) in pieces {
             let owner = self.0.allocate(size)?;
-            pieces.push((guest, size, owner.pointer()));
+            placed.push((guest, size, owner.pointer()));
             owners.push(owner);
         }
         // SAFETY: the dataspaces are this component's alone, and attached until their owners are dropped.
-        unsafe { Ram::from_pieces(&pieces, owners) }
+        unsafe { Ram::from_pieces(&placed, owners) }
     }
 }
