@@ -15,9 +15,11 @@ mod destroy;
 mod exceptions;
 mod foreign;
 mod fpu;
+mod fuzz;
 mod guest_events;
 mod guest_exits;
 mod guest_guards;
+mod guest_memory;
 mod harness;
 mod interrupts;
 mod ipc;
@@ -47,6 +49,8 @@ static SUITES: &[&[Test]] = &[
     &guest_guards::TESTS,
     &guest_exits::TESTS,
     &guest_events::TESTS,
+    &guest_memory::TESTS,
+    &fuzz::TESTS,
 ];
 
 fn main() -> bool {

@@ -149,18 +149,18 @@ impl StatePage {
     #[inline]
     #[must_use]
     pub fn register(self, index: usize) -> u64 {
-        // SAFETY: a place inside of the page, which `new` vouches for; the index is below 16.
-        let place = unsafe { (&raw const (*self.0.as_ptr()).gpr).cast::<u64>().add(index & 15) };
-        // SAFETY: as above; nobody writes to the page meanwhile.
-        unsafe { place.read() }
+        // SAFETY: a place inside of the page, which `new` vouches for.
+        let first = unsafe { &raw const (*self.0.as_ptr()).gpr };
+        // SAFETY: as above, and the index is below 16; nobody writes to the page meanwhile.
+        unsafe { first.cast::<u64>().wrapping_add(index & 15).read() }
     }
 
     /// Sets general-purpose register `index` (modulo 16).
     #[inline]
     pub fn set_register(self, index: usize, value: u64) {
-        // SAFETY: a place inside of the page, which `new` vouches for; the index is below 16.
-        let place = unsafe { (&raw mut (*self.0.as_ptr()).gpr).cast::<u64>().add(index & 15) };
-        // SAFETY: as above; nobody uses the page meanwhile.
-        unsafe { place.write(value) }
+        // SAFETY: a place inside of the page, which `new` vouches for.
+        let first = unsafe { &raw mut (*self.0.as_ptr()).gpr };
+        // SAFETY: as above, and the index is below 16; nobody uses the page meanwhile.
+        unsafe { first.cast::<u64>().wrapping_add(index & 15).write(value) }
     }
 }
