@@ -20,6 +20,7 @@ mod guest_events;
 mod guest_exits;
 mod guest_guards;
 mod guest_memory;
+mod guest_random;
 mod harness;
 mod interrupts;
 mod ipc;
@@ -50,6 +51,7 @@ static SUITES: &[&[Test]] = &[
     &guest_exits::TESTS,
     &guest_events::TESTS,
     &guest_memory::TESTS,
+    &guest_random::TESTS,
     &fuzz::TESTS,
 ];
 
