@@ -37,6 +37,8 @@ pub(crate) enum Thing {
     Irq(Irq),
     Timer(Timer),
     Platform(Platform),
+    Rm(Rm),
+    RegionMap(RegionMap),
 }
 
 /// What pays for a session.
@@ -138,7 +140,9 @@ pub(crate) struct Dataspace {
     pub(crate) align: u32,
     pub(crate) writable: bool,
     pub(crate) caching: Caching,
-    /// PD and VM sessions in which it is attached, or was.
+    /// The region map that it shows, if it is a managed one; then it has no extents.
+    pub(crate) map: Option<ObjectId>,
+    /// PD and VM sessions and region maps in which it is attached, or was.
     pub(crate) attached: Vec<ObjectId>,
 }
 
@@ -219,6 +223,22 @@ pub(crate) struct Platform {
     pub(crate) label: String,
 }
 
+/// RM session.
+#[derive(Debug)]
+pub(crate) struct Rm {
+    pub(crate) purse: Purse,
+    pub(crate) maps: Vec<ObjectId>,
+}
+
+/// Region map: an address space that nobody runs in, shown by its dataspace.
+#[derive(Debug)]
+pub(crate) struct RegionMap {
+    /// The RM session that pays.
+    pub(crate) session: ObjectId,
+    pub(crate) space: Space,
+    pub(crate) dataspace: ObjectId,
+}
+
 /// What init holds as its parent.
 #[derive(Debug)]
 pub(crate) struct Parent {
@@ -249,15 +269,17 @@ impl Thing {
             Self::Irq(irq) => &mut irq.purse,
             Self::Timer(timer) => &mut timer.purse,
             Self::Platform(platform) => &mut platform.purse,
-            Self::Parent(_) | Self::Thread(_) | Self::Dataspace(_) => return None,
+            Self::Rm(rm) => &mut rm.purse,
+            Self::Parent(_) | Self::Thread(_) | Self::Dataspace(_) | Self::RegionMap(_) => return None,
         })
     }
 
-    /// The address space of a PD or VM session.
+    /// The address space of a PD or VM session, or of a region map.
     pub(crate) fn space(&mut self) -> Option<&mut Space> {
         match self {
             Self::Pd(pd) => Some(&mut pd.space),
             Self::Vm(vm) => Some(&mut vm.space),
+            Self::RegionMap(map) => Some(&mut map.space),
             _ => None,
         }
     }
@@ -288,6 +310,7 @@ accessors! {
     Thread thread,
     Dataspace dataspace,
     Vm vm,
+    RegionMap region_map,
 }
 
 accessors! {
@@ -304,4 +327,6 @@ accessors! {
     IoPort io_port_mut (mut),
     Irq irq_mut (mut),
     Timer timer_mut (mut),
+    Rm rm_mut (mut),
+    RegionMap region_map_mut (mut),
 }

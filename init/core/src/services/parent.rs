@@ -24,6 +24,7 @@ impl Core {
             "LOG" => self.open_log(donor, label, donation),
             "ROM" => self.open_rom(donor, label, donation),
             "VM" => self.open_vm(donor, label, donation),
+            "RM" => self.open_rm(donor, donation),
             "IO_MEM" => self.open_io_mem(donor, args, donation),
             "IO_PORT" => self.open_io_port(donor, args, donation),
             "IRQ" => self.open_irq(donor, args, donation),
@@ -44,10 +45,11 @@ impl Core {
             Some(Thing::Pd(_)) => self.close_pd(id),
             Some(Thing::Cpu(_)) => self.close_cpu(id),
             Some(Thing::Vm(_)) => self.close_vm(id),
+            Some(Thing::Rm(_)) => self.close_rm(id),
             Some(Thing::Timer(_)) => self.close_timer(id),
             Some(Thing::IoMem(_) | Thing::IoPort(_) | Thing::Irq(_)) => self.close_device(id),
             Some(Thing::Rom(_) | Thing::Log(_) | Thing::Platform(_)) => self.close_small(id),
-            Some(Thing::Parent(_) | Thing::Thread(_) | Thing::Dataspace(_)) | None => {}
+            Some(Thing::Parent(_) | Thing::Thread(_) | Thing::Dataspace(_) | Thing::RegionMap(_)) | None => {}
         }
     }
 }
