@@ -57,7 +57,8 @@ impl Core {
             ram,
             accounts,
             root,
-            objects: Registry::new(),
+            // Reserved at once: core's heap must not have to find room for a copy of it later.
+            objects: Registry::with_capacity(memory::length(CAPS)),
             ports: Ranges::new(),
             devices: Ranges::new(),
             interrupts: Ranges::new(),
@@ -314,3 +315,6 @@ fn largest_page(extent: Extent) -> u32 {
     let page = if size >= 21 { 21 } else { 12 };
     extent.base.trailing_zeros().min(page).max(12)
 }
+
+/// Most bytes of core's heap that one capability may cost: the place in the registry and what hangs on it.
+const _: () = assert!(size_of::<Entry>() * (CAPS as usize) < memory::HEAP_SIZE as usize / 3);

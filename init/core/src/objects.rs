@@ -4,6 +4,7 @@
 //! Each object has a portal of its own. *Purses* pay: a session's purse is an account with what was donated to it, and for PD
 //! and VM sessions a kernel PD whose budget of kernel memory is filled out of that account on demand.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,12 +25,12 @@ pub(crate) struct Entry {
 /// Kinds of object.
 #[derive(Debug)]
 pub(crate) enum Thing {
-    Parent(Parent),
-    Pd(Pd),
-    Cpu(Cpu),
-    Thread(Thread),
+    Parent(Box<Parent>),
+    Pd(Box<Pd>),
+    Cpu(Box<Cpu>),
+    Thread(Box<Thread>),
     Dataspace(Dataspace),
-    Vm(Vm),
+    Vm(Box<Vm>),
     Rom(Rom),
     Log(Log),
     IoMem(IoMem),

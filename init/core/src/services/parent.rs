@@ -7,7 +7,9 @@ use crate::machine::Core;
 use crate::objects::{Session, Thing};
 use cloister_base::{Cap, Error, ObjectId, selectors};
 use cloister_core_model::AccountId;
-use cloister_session::{Affinity, Parent, ParentSignal, Resources, SessionRequest, SessionResponse, id as environment};
+use cloister_session::{
+    ARGS, Affinity, LABEL, Parent, ParentSignal, Resources, SessionRequest, SessionResponse, id as environment,
+};
 
 impl Core {
     /// Opens a session of one of core's services.
@@ -65,7 +67,7 @@ impl Parent for Call<'_> {
         _: Affinity,
     ) -> Result<Option<Cap>, Error> {
         let parent = self.core.parent(self.id)?;
-        if id < environment::FIRST_FREE {
+        if id < environment::FIRST_FREE || label.len() > LABEL || args.len() > ARGS {
             return Err(Error::Invalid);
         }
         if parent.sessions.contains_key(&id) {
