@@ -4,7 +4,8 @@
 use crate::machine::Core;
 use crate::objects::{Parent, Session, Thing};
 use crate::{
-    CONTROL, ENTRYPOINT, ENTRYPOINT_STACK, FAULT_ENTRYPOINT, FAULT_STACK, NOTIFICATION, kernel, memory, services,
+    CONTROL, ENTRYPOINT, ENTRYPOINT_STACK, FAULT_ENTRYPOINT, FAULT_STACK, FAULT_SYNC, NOTIFICATION, arch, faults,
+    kernel, memory, services,
 };
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
@@ -101,6 +102,7 @@ fn start(hip: &'static Hip) -> Result<(), Failure> {
     let init = control(MAKE_INIT)?;
     start_init(init)?;
     loop {
+        faults::finish();
         let deadline = control(NEWS)?;
         signal::take(NOTIFICATION, deadline)?;
     }
@@ -135,6 +137,9 @@ fn make_threads() -> Result<(), Status> {
         let utcb = ROOT_UTCB + place * page;
         kernel::create_ec(&CreateEc { sel, pd: ROOT_PD, flags, utcb, sp: stack.top(), ip: 0 })?;
     }
+    let sync =
+        CreatePt { sel: FAULT_SYNC, pd: ROOT_PD, ec: FAULT_ENTRYPOINT, ip: arch::fault_entry(), id: faults::SYNC };
+    kernel::create_pt(&sync)?;
     let ip = entry::address();
     kernel::create_pt(&CreatePt { sel: CONTROL, pd: ROOT_PD, ec: ENTRYPOINT, ip, id: CONTROL_ID })
 }

@@ -38,8 +38,15 @@ unsafe impl Sync for Ring {}
 static RING: Ring =
     Ring { events: UnsafeCell::new([None; COUNT]), written: AtomicUsize::new(0), read: AtomicUsize::new(0) };
 
+/// Identity of the portal by which the main thread waits until the fault entrypoint is idle.
+pub(crate) const SYNC: u64 = u64::MAX;
+
 /// Takes one exception. For the fault entrypoint, out of its first instructions.
 pub(crate) extern "sysv64" fn arrived(identity: u64, _: u64, stack: u64) -> ! {
+    if identity == SYNC {
+        // SAFETY: nothing on this stack is needed after the reply.
+        unsafe { cloister_stubs::reply(Header::new(0, 0), stack) }
+    }
     let page = cloister_stubs::utcb();
     // SAFETY: the page belongs to this thread; an exception's message has as many words; any bits are a valid state.
     let state = unsafe { (&raw const (*page).words).cast::<ExceptionState>().read() };
@@ -63,6 +70,16 @@ fn record(identity: u64, state: &ExceptionState) {
     unsafe { RING.events.get().cast::<Option<Event>>().add(written % COUNT).write(Some(event)) };
     RING.written.store(written.wrapping_add(1), Ordering::Release);
     signal::up(crate::NOTIFICATION);
+}
+
+/// Lets the fault entrypoint finish what it has begun.
+///
+/// It runs on the time of the thread that has the exception, and raising the notification puts the main thread before that. If
+/// the thread were killed now, the entrypoint would have no time to become idle again, and the next exception would find it
+/// busy. A call to it lends it the caller's time. For the main thread.
+pub(crate) fn finish() {
+    // It can't fail, and if it did, there would be nothing to be done about it here.
+    let _ = cloister_stubs::call(crate::FAULT_SYNC, Header::new(0, 0));
 }
 
 /// The next exception that nobody looked at yet. For the main entrypoint.

@@ -38,6 +38,7 @@ const ENTRYPOINT: Selector = 10;
 const FAULT_ENTRYPOINT: Selector = 11;
 const CONTROL: Selector = 12;
 const NOTIFICATION: Selector = 13;
+const FAULT_SYNC: Selector = 14;
 
 #[repr(C, align(4096))]
 struct Stack(core::cell::UnsafeCell<[u8; STACK]>);

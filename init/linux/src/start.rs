@@ -5,20 +5,26 @@
 use crate::program::{self, LAYOUT};
 use crate::{arch, env};
 use cloister_base::Error;
+use cloister_base::sessions::Text;
 use cloister_personality::clock::Clock;
 use cloister_personality::memory::{PAGE, Request};
 use cloister_personality::stack::{self, Content, auxv};
 use cloister_personality::{Errno, Kernel, Prot};
+use core::fmt::Write;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Stack of the first thread, bytes.
 const STACK: u64 = 256 << 10;
+/// What libc and `std` need until the program's `main` runs, bytes.
+const LIBC: u64 = 256 << 10;
 /// Bytes at its end in which arguments and environment are put.
 const STRINGS: u64 = PAGE;
 /// What glibc and `std` are told: one heap for all threads, no restartable sequences, and stacks that cost little (memory
 /// is there from the start, not when it is touched).
 const ENVIRONMENT: [&str; 3] =
     ["GLIBC_TUNABLES=glibc.malloc.arena_max=1:glibc.pthread.rseq=0", "RUST_MIN_STACK=262144", "RUST_BACKTRACE=0"];
+/// Longest message about a start that failed, bytes.
+const LINE: usize = 160;
 /// Name of the program.
 const NAME: &str = "program";
 
@@ -37,9 +43,11 @@ pub(crate) extern "sysv64" fn boot() -> u64 {
     match prepare() {
         Ok(stack) => stack,
         Err(error) => {
-            let _ = env::log().write("linux: the program can't be started");
-            let _ = error;
-            env::exit(-1, "the Linux personality can't start the program")
+            let mut line = Text::<LINE>::new();
+            // Each error fits; a text that is cut says enough.
+            let _ = write!(line, "the program can't be started: {error}");
+            let _ = env::log().write(&line);
+            env::exit(-1, &line)
         }
     }
 }
@@ -59,7 +67,18 @@ fn prepare() -> Result<u64, Error> {
     }
     prepared?;
     bounce_here();
-    first_stack().map_err(|_| Error::OutOfRam { needed: STACK, available: 0 })
+    // Said here, where it can be said: libc's start crashes without memory.
+    let left = available();
+    let out_of_ram = Error::OutOfRam { needed: STACK + LIBC, available: left };
+    if left < STACK + LIBC {
+        return Err(out_of_ram);
+    }
+    first_stack().map_err(|_| out_of_ram)
+}
+
+/// RAM that is left, bytes.
+fn available() -> u64 {
+    env::pd().quota().map_or(0, |quota| quota.ram_available())
 }
 
 /// Tells the kernel where system calls of the first thread go.

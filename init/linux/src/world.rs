@@ -54,15 +54,15 @@ impl World {
     /// What the PD session says.
     pub(crate) fn prepare(&mut self, processors: u32) -> Result<(), Error> {
         self.processors = usize::try_from(processors).unwrap_or(1);
-        self.semaphore(0)
+        let semaphore = env::pd().alloc_semaphore(0)?;
+        self.set_semaphore(0, semaphore.cap.selector);
+        Ok(())
     }
 
-    fn semaphore(&self, slot: usize) -> Result<(), Error> {
-        let semaphore = env::pd().alloc_semaphore(0)?.cap.selector;
+    fn set_semaphore(&self, slot: usize, semaphore: Selector) {
         if let Some(entry) = self.semaphores.get(slot) {
             entry.store(semaphore, Ordering::Release);
         }
-        Ok(())
     }
 
     fn semaphore_of(&self, slot: usize) -> Selector {
@@ -71,14 +71,25 @@ impl World {
 
     /// Makes a thread for a slot that has had none.
     fn first_thread(&self, slot: usize, sp: u64) -> Result<(), Error> {
-        let start = ThreadStart { ip: arch::thread_start(), sp, core: 0, priority: 0, flags: ThreadFlags::FPU };
-        let thread = env::cpu().create_thread(Cap::new(selectors::PD).object(), "thread", start)?;
-        self.semaphore(slot).and_then(|()| ThreadClient(Link::from(thread)).start()).inspect_err(|_| {
-            // Nothing more can be done about a thread that can neither be started nor ended.
-            let _ = env::cpu().kill(thread.object());
-            Link::from(thread).drop();
+        let semaphore = env::pd().alloc_semaphore(0)?;
+        self.set_semaphore(slot, semaphore.cap.selector);
+        start_thread(sp).inspect_err(|_| {
+            self.set_semaphore(slot, 0);
+            selectors::drop_capability(semaphore.cap.selector);
+            // If it can't be freed, it stays charged.
+            let _ = env::pd().free_object(semaphore.handle);
         })
     }
+}
+
+fn start_thread(sp: u64) -> Result<(), Error> {
+    let start = ThreadStart { ip: arch::thread_start(), sp, core: 0, priority: 0, flags: ThreadFlags::FPU };
+    let thread = env::cpu().create_thread(Cap::new(selectors::PD).object(), "thread", start)?;
+    ThreadClient(Link::from(thread)).start().inspect_err(|_| {
+        // Nothing more can be done about a thread that can neither be started nor ended.
+        let _ = env::cpu().kill(thread.object());
+        Link::from(thread).drop();
+    })
 }
 
 /// What a failed call means to a program.

@@ -36,7 +36,12 @@ impl Slots {
 
     /// The slots in it.
     pub fn iter(self) -> impl Iterator<Item = usize> {
-        (0..SLOTS).filter(move |slot| self.0 >> slot & 1 == 1)
+        let mut left = self.0;
+        core::iter::from_fn(move || {
+            let slot = left.trailing_zeros();
+            left &= left.checked_sub(1)?;
+            usize::try_from(slot).ok()
+        })
     }
 
     /// How many there are.
@@ -198,12 +203,8 @@ impl Threads {
     }
 
     fn oldest(&self, address: u64, bits: u32) -> Option<usize> {
-        if self.waiting == Slots::default() {
-            return None;
-        }
-        let matching = self.slots.iter().enumerate().filter(|(index, slot)| {
-            self.waiting.0 >> index & 1 == 1 && slot.address == address && slot.bits & bits != 0
-        });
+        let waiting = self.waiting.iter().filter_map(|index| Some((index, self.slots.get(index)?)));
+        let matching = waiting.filter(|(_, slot)| slot.address == address && slot.bits & bits != 0);
         matching.min_by_key(|(_, slot)| slot.order).map(|(index, _)| index)
     }
 }

@@ -20,6 +20,8 @@ pub trait Call: Sized {
     const NUMBER: u64;
     /// Name of the call, as in the reference.
     const NAME: &'static str;
+    /// Names of the arguments in the order of their registers, as in the reference.
+    const ARGUMENTS: &'static [&'static str] = &[];
     /// Arguments as registers.
     fn encode(&self) -> Args;
     /// Registers as arguments; `None` if one has bits set that its type has not.
@@ -59,6 +61,7 @@ macro_rules! call {
         impl Call for $name {
             const NUMBER: u64 = $number;
             const NAME: &'static str = stringify!($name);
+            const ARGUMENTS: &'static [&'static str] = &[$(stringify!($field)),+];
             #[inline]
             fn encode(&self) -> Args {
                 let mut args = [0; 6];
@@ -399,6 +402,36 @@ impl Call for Yield {
         Some(Self)
     }
 }
+
+/// Arguments of every call by name, in the order of the numbers.
+pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
+    Null::ARGUMENTS,
+    IpcCall::ARGUMENTS,
+    IpcReply::ARGUMENTS,
+    CreatePd::ARGUMENTS,
+    CreateSpace::ARGUMENTS,
+    CreateEc::ARGUMENTS,
+    CreateSc::ARGUMENTS,
+    CreatePt::ARGUMENTS,
+    CreateSm::ARGUMENTS,
+    CreateVcpu::ARGUMENTS,
+    Delegate::ARGUMENTS,
+    Revoke::ARGUMENTS,
+    Drop::ARGUMENTS,
+    Destroy::ARGUMENTS,
+    MoveBudget::ARGUMENTS,
+    PdInfo::ARGUMENTS,
+    ScTime::ARGUMENTS,
+    SmUp::ARGUMENTS,
+    SmDown::ARGUMENTS,
+    VcpuRun::ARGUMENTS,
+    VcpuSync::ARGUMENTS,
+    VcpuKick::ARGUMENTS,
+    IrqBind::ARGUMENTS,
+    IrqAck::ARGUMENTS,
+    MachineControl::ARGUMENTS,
+    Yield::ARGUMENTS,
+];
 
 /// Name and number of every call, in the order of the numbers.
 pub const CALLS: [(&str, u64); 26] = [

@@ -43,8 +43,9 @@ pub struct Utcb {
 /// One typed item. The sender says what is sent; the receiver finds what came.
 ///
 /// Sender: `value` = selector, `attr` = [`Item::DELEGATE`] or [`Item::TRANSLATE`], permissions in bits 8..16.
-/// Receiver: `attr` = [`Item::NOTHING`] (null selector sent, or it could not be taken), [`Item::DELEGATE`] (`value` = selector in
-/// the receive window), or [`Item::TRANSLATE`] (`value` = identity of a portal of the receiver's own).
+/// Receiver: `attr` = [`Item::NOTHING`] (an unknown kind or an empty selector was sent, or the window is full), [`Item::DELEGATE`]
+/// (`value` = selector in the receive window, permissions received in bits 8..16), or [`Item::TRANSLATE`] (`value` = identity of a
+/// portal of the receiver's own). A capability that comes replaces what was at its selector.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Item {

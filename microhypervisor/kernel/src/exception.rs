@@ -33,9 +33,10 @@ pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
     ipc::enter(core, ec, callee, portal, Header::new(WORDS, 0));
 }
 
-/// Stops an EC; who waits for it is told.
+/// Stops an EC for good; who waits for it is told.
 fn stop(ec: &Ec) {
     ec.state.set(State::Stopped);
+    ec.dismiss_helpers();
     ec.abort_caller(cloister_abi::status::Status::Aborted);
     sched::block();
 }
@@ -49,6 +50,6 @@ pub(crate) fn resume(ec: &Ec, handler: &Ec, reply: Header) {
     if state.rip < USER_END {
         set_exception_state(ec.registers(), &state);
     } else {
-        ec.state.set(State::Stopped);
+        stop(ec);
     }
 }

@@ -47,7 +47,8 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
     };
     // SAFETY: the run holds a reference, taken in `enter`.
     let vcpu = unsafe { vcpu.as_ref() };
-    if !vcpu.header().is_alive() {
+    // What is mapped in a guest space that was destroyed cannot be taken back any more, so nobody may run in it.
+    if !vcpu.header().is_alive() || !vcpu.guest.header().is_alive() {
         leave(ec, vcpu);
         ec.answer(Status::Aborted, 0);
         return;

@@ -83,8 +83,8 @@ fn busy(core: &Core, ec: &Ec, callee: &Ec, flags: u64) -> Result<(), Status> {
     if callee.state.get() == State::Stopped {
         return Err(Status::Aborted);
     }
-    if core::ptr::eq(callee.leaf(), ec) {
-        // The callee waits for the caller: nobody could ever answer.
+    // A callee that waits for the caller could never answer, and a chain that long is followed by nobody.
+    if callee.path().is_none_or(|(leaf, _)| core::ptr::eq(leaf, ec)) {
         return Err(Status::Busy);
     }
     callee.helpers.push_back(ec);

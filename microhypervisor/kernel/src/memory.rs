@@ -9,7 +9,7 @@ use cloister_mechanism::pool::Pool;
 use cloister_mechanism::radix::TableFrames;
 use cloister_mechanism::{Exhausted, FRAME, Frames};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Distance between a physical address and where the kernel sees it.
 pub(crate) const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
@@ -17,6 +17,12 @@ pub(crate) const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// All free frames of the kernel.
 pub(crate) static POOL: Pool = Pool::empty();
 static POOL_SIZE: AtomicU64 = AtomicU64::new(0);
+/// Physical ranges that are the kernel's alone: first byte and first after. Set at boot.
+static OWN: [(AtomicU64, AtomicU64); OWN_MOST] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; OWN_MOST];
+static OWN_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// Image, pool, and pages of device registers.
+const OWN_MOST: usize = 24;
+
 static KERNEL_ROOT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Physical address of something in the direct map.
@@ -46,6 +52,24 @@ pub(crate) unsafe fn init(start: u64, end: u64) {
     POOL_SIZE.store(frames as u64 * FRAME as u64, Relaxed);
     // SAFETY: the caller vouches for the range.
     unsafe { POOL.fill(base, frames) };
+}
+
+/// Keeps a physical range to the kernel. Called at boot.
+///
+/// # Errors
+/// There are too many.
+pub(crate) fn keep(start: u64, end: u64) -> Result<(), &'static str> {
+    let place = OWN.get(OWN_COUNT.load(Relaxed)).ok_or("too many ranges of memory are the kernel's")?;
+    place.0.store(start, Relaxed);
+    place.1.store(end, Relaxed);
+    OWN_COUNT.fetch_add(1, Relaxed);
+    Ok(())
+}
+
+/// Whether a byte of that physical range is the kernel's.
+pub(crate) fn is_own(start: u64, end: u64) -> bool {
+    let own = OWN.iter().take(OWN_COUNT.load(Relaxed));
+    own.into_iter().any(|(first, after)| start < after.load(Relaxed) && end > first.load(Relaxed))
 }
 
 /// Root of the kernel's page tables.

@@ -10,7 +10,7 @@
 //! come here.
 
 use crate::arch::{self, timer};
-use crate::object::ec::{Resume, State};
+use crate::object::ec::Resume;
 use crate::object::{Ec, Object, Sc, reap};
 use crate::percore::{ALARM, Core, RESCHEDULE, core};
 use cloister_abi::status::Status;
@@ -145,34 +145,21 @@ fn choose(core: &Core) {
         // SAFETY: members of the run queue are alive.
         let sc = unsafe { sc.as_ref() };
         sc.queued.set(false);
-        let leaf = sc.ec.leaf();
-        if !leaf.is_runnable() {
-            sc.parked.set(Some(leaf.into()));
-            leaf.waiting.push_back(sc);
-            continue;
-        }
+        let (leaf, helping) = match sc.ec.path() {
+            Some((leaf, helping)) if leaf.is_runnable() => (leaf, helping),
+            path => {
+                let blocked = path.map_or(&*sc.ec, |(leaf, _)| leaf);
+                sc.parked.set(Some(blocked.into()));
+                blocked.waiting.push_back(sc);
+                continue;
+            }
+        };
         core.set_sc(Some(sc));
         core.since.set(arch::cpu::ticks());
-        if leaf.state.get() == State::Helping {
-            leaf.stop_helping();
-            leaf.resume.set(Resume::Retry);
-        }
-        core.helping.set(is_helping(&sc.ec));
+        leaf.stop_helping();
+        core.helping.set(helping);
         core.switch(leaf);
         return;
-    }
-}
-
-/// Whether the chain of an EC has a link that is help rather than a call.
-fn is_helping(ec: &Ec) -> bool {
-    let mut ec = ec;
-    loop {
-        match (ec.state.get(), ec.callee.get()) {
-            (State::Helping, _) => return true,
-            // SAFETY: a callee is severed from its caller before it goes.
-            (State::Calling | State::Faulted, Some(callee)) => ec = unsafe { callee.as_ref() },
-            _ => return false,
-        }
     }
 }
 

@@ -144,7 +144,11 @@ fn classify_rest(vmcb: &mut Vmcb, registers: &mut Registers) -> Exit {
             inject_invalid_opcode(vmcb);
             Exit::Resume
         }
-        INVALID | INVALID_SHORT => Exit::Monitor(ExitReason::InvalidState),
+        INVALID | INVALID_SHORT => {
+            // What the processor kept of a state that it refused is nothing to build on.
+            vmcb.control.clean = 0;
+            Exit::Monitor(ExitReason::InvalidState)
+        }
         _ => Exit::Monitor(ExitReason::Other),
     }
 }

@@ -47,13 +47,21 @@ impl Domain {
     /// As `CreatePd` and `Delegate`.
     pub fn with_image(budget: u64) -> Result<Self, Status> {
         let domain = Self::empty(budget)?;
+        domain.share_image()?;
+        Ok(domain)
+    }
+
+    /// Maps the program's image.
+    ///
+    /// # Errors
+    /// As `Delegate`.
+    pub fn share_image(&self) -> Result<(), Status> {
         let [text, rodata, data, end] =
             [&raw const TEXT_START, &raw const TEXT_END, &raw const RODATA_END, &raw const DATA_END]
                 .map(|place| place.addr() as u64);
-        domain.share(text, rodata - text, Access::READ | Access::EXEC)?;
-        domain.share(rodata, data - rodata, Access::READ)?;
-        domain.share(data, end - data, Access::READ | Access::WRITE)?;
-        Ok(domain)
+        self.share(text, rodata - text, Access::READ | Access::EXEC)?;
+        self.share(rodata, data - rodata, Access::READ)?;
+        self.share(data, end - data, Access::READ | Access::WRITE)
     }
 
     /// Maps a range of this program's memory at the same addresses.

@@ -13,7 +13,7 @@ use cloister_bare::kernel::{call, ipc, selector, selectors};
 use cloister_bare::thread::{Options, destroy, prepare, spawn};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 9] = [
+pub(crate) static TESTS: [Test; 10] = [
     ("destroy-guards", guards),
     ("destroy-is-for-all-holders", all_holders),
     ("destroy-twice", twice),
@@ -22,6 +22,7 @@ pub(crate) static TESTS: [Test; 9] = [
     ("destroy-sc-only", sc_only),
     ("destroy-domain-with-everything", domain),
     ("destroy-nested-domains", nested),
+    ("destroy-not-a-domains-own-space", own_spaces),
     ("budget-moves", budget),
 ];
 
@@ -176,6 +177,19 @@ fn nested() -> Outcome {
     equal!(call(&PdInfo { pd: ROOT_PD })?.0, limit);
     // Only the tables of this program's own selectors may have grown.
     check!(call(&PdInfo { pd: ROOT_PD })?.1.abs_diff(used) <= 0x4000);
+    Ok(())
+}
+
+/// Threads run in the spaces of a domain, so they go with it only.
+fn own_spaces() -> Outcome {
+    let domain = Domain::empty(0x2_0000)?;
+    for sel in [domain.objects, domain.host, domain.ports] {
+        refused!(BadParameter, Destroy { sel });
+    }
+    destroy(domain.pd);
+    for sel in [domain.objects, domain.host, domain.ports] {
+        refused!(BadCapability, Destroy { sel });
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Guests and time, interrupts, floating-point registers, and monitors that write nonsense.
 
+use crate::fuzz::next;
 use crate::guest_guards::needed;
 use crate::harness::{Outcome, Test};
 use crate::{check, equal};
@@ -234,14 +235,6 @@ fn time_offset() -> Outcome {
     check!(found >= before + offset && found <= after + offset);
     guest.destroy();
     Ok(())
-}
-
-/// The next of a sequence of numbers without pattern (xorshift64).
-fn next(random: &mut u64) -> u64 {
-    *random ^= *random << 13;
-    *random ^= *random >> 7;
-    *random ^= *random << 17;
-    *random
 }
 
 /// Whatever a monitor writes, the guest runs until its deadline at most, and the kernel goes on.

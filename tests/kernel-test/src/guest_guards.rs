@@ -17,12 +17,13 @@ use cloister_bare::memory::addresses;
 use cloister_bare::thread::{destroy, spawn};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 5] = [
+pub(crate) static TESTS: [Test; 6] = [
     ("vcpu-create-guards", create),
     ("vcpu-call-guards", calls),
     ("vcpu-is-busy", busy),
     ("vcpu-destroyed-while-running", destroyed),
     ("vcpu-runner-destroyed", runner_destroyed),
+    ("vcpu-guest-space-destroyed", space_destroyed),
 ];
 
 /// Whether guests can run here.
@@ -33,6 +34,18 @@ pub(crate) fn supported() -> bool {
 /// Leaves a test that needs guests, where there are none.
 pub(crate) fn needed() -> Result<(), Failure> {
     if supported() { Ok(()) } else { Err(Failure::Skipped("no guests here")) }
+}
+
+/// What is mapped in a space that was destroyed can be taken back no more: nobody runs in it.
+fn space_destroyed() -> Outcome {
+    needed()?;
+    // `hlt`
+    let guest = Guest::real(&[0xf4])?;
+    equal!(call(&VcpuRun { vcpu: guest.vcpu })?.0, ExitReason::Hlt as u64);
+    destroy(guest.space);
+    refused!(Aborted, VcpuRun { vcpu: guest.vcpu });
+    destroy(guest.vcpu);
+    Ok(())
 }
 
 fn create() -> Outcome {

@@ -186,7 +186,7 @@ fn tell() {
 }
 
 /// Tells the watchdog that something happens.
-fn alive() {
+pub(crate) fn alive() {
     let sm = ALARM.load(Ordering::Relaxed);
     if sm != 0 {
         // It may be that the watchdog is what does not work.

@@ -14,7 +14,7 @@ use cloister_bare::kernel::{Raw, call, ipc, message};
 use cloister_bare::thread::{Context, Options, destroy, server, spawn};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 12] = [
+pub(crate) static TESTS: [Test; 14] = [
     ("ipc-words", words),
     ("ipc-guards", guards),
     ("ipc-reply-guards", reply_guards),
@@ -26,6 +26,8 @@ pub(crate) static TESTS: [Test; 12] = [
     ("ipc-helps-busy-callee", helping),
     ("ipc-callee-destroyed", callee_destroyed),
     ("ipc-caller-destroyed", caller_destroyed),
+    ("ipc-helped-callee-destroyed", helped_callee_destroyed),
+    ("ipc-helped-callee-crashes", helped_callee_crashes),
     ("ipc-portal-destroyed", portal_destroyed),
 ];
 
@@ -236,6 +238,43 @@ fn caller_destroyed() -> Outcome {
     message().set(0, 1);
     equal!(ipc(portal, 1, 0)?, Header::new(1, 0));
     equal!(message().get(0), 2);
+    context.destroy();
+    Ok(())
+}
+
+/// A helper whose callee goes makes its call again, and finds that it is gone.
+fn helped_callee_destroyed() -> Outcome {
+    let context = gate()?;
+    let first = spawn(caller, 10, HIGH)?;
+    let helper = spawn(caller, 10, HIGH)?;
+    context.destroy();
+    let statuses = [done()?, done()?];
+    check!(statuses.contains(&(0x100 + Status::BadCapability as u64)));
+    first.destroy();
+    helper.destroy();
+    Ok(())
+}
+
+/// A server that crashes when the gate opens.
+fn crashing(_: u64, header: Header) -> Header {
+    let _ = down(GATE.load(Ordering::Relaxed));
+    // SAFETY: an exception, which ends this server.
+    unsafe { core::arch::asm!("ud2") };
+    header
+}
+
+/// Neither the caller nor the helper of a server that crashes waits for ever.
+fn helped_callee_crashes() -> Outcome {
+    let context = gate()?;
+    context.set_handler(crashing);
+    let first = spawn(caller, 10, HIGH)?;
+    let helper = spawn(caller, 10, HIGH)?;
+    up(GATE.load(Ordering::Relaxed))?;
+    for _ in 0..2 {
+        equal!(done()?, 0x100 + Status::Aborted as u64);
+    }
+    first.destroy();
+    helper.destroy();
     context.destroy();
     Ok(())
 }

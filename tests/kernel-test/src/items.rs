@@ -5,7 +5,8 @@ use crate::harness::{Outcome, Test};
 use crate::make::{EMPTY, give, semaphore, silent, try_down, up};
 use crate::{check, equal, refused};
 use cloister_abi::cap::{Perms, SELECTORS, Selector};
-use cloister_abi::hypercall::{Destroy, Drop, SmUp};
+use cloister_abi::hip::ROOT_PD;
+use cloister_abi::hypercall::{Destroy, Drop, MoveBudget, PdInfo, SmUp};
 use cloister_abi::status::Status;
 use cloister_abi::utcb::{Header, ITEMS, Item};
 use cloister_bare::domain::Domain;
@@ -13,7 +14,7 @@ use cloister_bare::kernel::{call, ipc, message, selectors};
 use cloister_bare::thread::{Context, Options, destroy, server};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 9] = [
+pub(crate) static TESTS: [Test; 10] = [
     ("item-delegated", delegated),
     ("item-permissions", permissions),
     ("item-without-window", no_window),
@@ -23,6 +24,7 @@ pub(crate) static TESTS: [Test; 9] = [
     ("item-nothing-sent", nothing),
     ("item-translated", translated),
     ("item-of-a-reply", of_reply),
+    ("item-receiver-cannot-pay", cannot_pay),
 ];
 
 /// What the server saw: value and attributes of the items.
@@ -212,6 +214,31 @@ fn of_reply() -> Outcome {
     up(window)?;
     equal!(try_down(sm)?, 1);
     message().set_window(0, 0);
+    destroy(domain.pd);
+    destroy(sm);
+    Ok(())
+}
+
+/// First selector of a window for which there is no table yet.
+const FAR: Selector = 100 * 512;
+
+fn open_window(_: u64, _: Header) -> Header {
+    message().set_window(FAR, 8);
+    Header::new(0, 0)
+}
+
+/// The table that the capability needs is the receiver's to pay; the sender is told that it cannot.
+fn cannot_pay() -> Outcome {
+    let sm = semaphore(0)?;
+    let domain = Domain::with_image(0x10_0000)?;
+    let portal = domain.server(open_window)?.portal(0)?;
+    ipc(portal, 0, 0)?;
+    let (limit, used) = call(&PdInfo { pd: domain.pd })?;
+    call(&MoveBudget { from: domain.pd, to: ROOT_PD, bytes: limit - used })?;
+    message().set_item(0, Item::delegate(sm, Perms::ALL));
+    equal!(ipc(portal, 0, 1), Err(Status::PeerOutOfBudget));
+    call(&MoveBudget { from: ROOT_PD, to: domain.pd, bytes: 0x2000 })?;
+    ipc(portal, 0, 1)?;
     destroy(domain.pd);
     destroy(sm);
     Ok(())

@@ -15,9 +15,12 @@ mod destroy;
 mod exceptions;
 mod foreign;
 mod fpu;
+mod fuzz;
 mod guest_events;
 mod guest_exits;
 mod guest_guards;
+mod guest_memory;
+mod guest_random;
 mod harness;
 mod interrupts;
 mod ipc;
@@ -47,6 +50,9 @@ static SUITES: &[&[Test]] = &[
     &guest_guards::TESTS,
     &guest_exits::TESTS,
     &guest_events::TESTS,
+    &guest_memory::TESTS,
+    &guest_random::TESTS,
+    &fuzz::TESTS,
 ];
 
 fn main() -> bool {

@@ -205,6 +205,10 @@ fn kernel_memory() -> Outcome {
         }
     }
     check!(seen);
+    // The local interrupt controller is the kernel's too, alone and inside a larger range.
+    let dst_base = addresses(9) / PAGE;
+    refused!(BadParameter, Delegate { src_base: 0xfee00, dst_base, ..base() });
+    refused!(BadParameter, Delegate { src_base: 0xfee00, dst_base, order: 9, ..base() });
     Ok(())
 }
 

@@ -33,8 +33,8 @@ use crate::setup;
 use crate::size::Size;
 use crate::workspace::Workspace;
 
-/// The scenario that boots a guest for measuring.
-const BOOT_SCENARIO: &str = "bench-boot";
+/// The scenarios that measure: exits that the VMM answers, and a guest's boot.
+const SCENARIOS: [&str; 2] = ["bench-exits", "bench-boot"];
 
 /// Counting instructions is slow.
 const TIME: Duration = Duration::from_secs(600);
@@ -50,7 +50,7 @@ pub(crate) struct Measured {
 pub(crate) fn command(workspace: &Workspace, options: &BenchOptions) -> Result<bool> {
     let machines = machines(workspace)?;
     if machines.is_empty() {
-        bail!("there is nothing to measure: neither tests/bench nor the scenario {BOOT_SCENARIO} exists");
+        bail!("there is nothing to measure: neither tests/bench nor a scenario of {SCENARIOS:?} exists");
     }
     setup::everything()?;
     let emulator = setup::emulator()?;
@@ -83,8 +83,9 @@ fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {
         let settings = Settings { root: root.to_owned(), ..Settings::default() };
         machines.push(Scenario { name: "bench".to_owned(), folder: PathBuf::new(), settings });
     }
-    if Scenario::names(workspace).iter().any(|name| name == BOOT_SCENARIO) {
-        machines.push(Scenario::load(workspace, BOOT_SCENARIO)?);
+    let names = Scenario::names(workspace);
+    for scenario in SCENARIOS.into_iter().filter(|scenario| names.iter().any(|name| name == scenario)) {
+        machines.push(Scenario::load(workspace, scenario)?);
     }
     Ok(machines)
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Compiling: all programs of freestanding crates in one cargo call, all `std` components in another.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -71,9 +72,12 @@ impl Built {
         }
     }
 
-    /// A program without its debug information, which stays beside it.
+    /// A program without its debug information, which stays beside it. A flat image has none.
     pub(crate) fn stripped(&self, workspace: &Workspace, binary: &str) -> Result<PathBuf> {
         let program = self.program(workspace, binary)?;
+        if !is_elf(&program) {
+            return Ok(program);
+        }
         let stripped = program.with_file_name(format!("{binary}.stripped"));
         let newest = |file: &Path| file.metadata().and_then(|data| data.modified()).ok();
         if newest(&stripped) < newest(&program) {
@@ -81,4 +85,10 @@ impl Built {
         }
         Ok(stripped)
     }
+}
+
+/// Whether a file begins as an ELF file does.
+fn is_elf(file: &Path) -> bool {
+    let mut magic = [0; 4];
+    std::fs::File::open(file).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF"
 }

@@ -66,6 +66,8 @@ impl StatePage {
         deadline, set_deadline: u64;
         /// Details of the exit.
         qualification, set_qualification: [u64; 3];
+        /// Number of exits so far, those that the kernel answered included.
+        exits, set_exits: u64;
         /// Length of the exited instruction.
         instruction_length, set_instruction_length: u64;
         /// General-purpose registers.

@@ -209,6 +209,10 @@ impl<C: Calls> Vcpu for CloisterVcpu<C> {
         self.calls.kicker()
     }
 
+    fn exits(&self) -> Option<u64> {
+        Some(self.page.exits())
+    }
+
     fn set_cpuid(&mut self, entries: &[kvm_cpuid_entry2]) -> Result<(), Error> {
         self.cpuid = CpuidTable::new(entries);
         Ok(())

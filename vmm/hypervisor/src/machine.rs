@@ -139,6 +139,12 @@ pub trait Vcpu: Send {
     /// The handle to kick this VCPU.
     fn kicker(&self) -> Self::Kicker;
 
+    /// How often the guest was left so far, for whatever reason, those included that never reach the monitor. `None` if the
+    /// host does not tell.
+    fn exits(&self) -> Option<u64> {
+        None
+    }
+
     /// The CPUID leaves that the guest sees.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct VmConfig {
     pub stats: bool,
     /// With `stats`: print the counts so far when the guest's console shows this.
     pub stats_at: Option<String>,
+    /// With `stats`: the memory that the parent has given to the VMM, to tell what a VM costs beside its guest's memory.
+    pub given: Option<u64>,
     /// Test switch: the VMM crashes after that many milliseconds.
     pub crash_after_ms: Option<u64>,
 }
@@ -44,6 +46,7 @@ impl Default for VmConfig {
             profile: Profile::default(),
             stats: false,
             stats_at: None,
+            given: None,
             crash_after_ms: None,
         }
     }

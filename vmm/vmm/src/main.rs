@@ -14,6 +14,7 @@ use cloister_vmm::options;
 use cloister_vmm::vm::{Host, VmEnd, VmError, run};
 
 fn main() -> ExitCode {
+    cloister_vmm::stats::begin();
     if cloister_linux::is_cloister() {
         cloister_vmm::cloister::main();
     }

@@ -4,15 +4,33 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use cloister_hypervisor::{Access, Exit};
+
+/// When this program began.
+static STARTED: OnceLock<Instant> = OnceLock::new();
+/// Answers how many bytes this program has been given in all and still has; none where nobody keeps such accounts.
+static LEFT: OnceLock<fn() -> Option<u64>> = OnceLock::new();
+
+/// Notes that the program begins.
+pub fn begin() {
+    STARTED.get_or_init(Instant::now);
+}
+
+/// Says how to find out what is left of the program's memory.
+pub fn set_left(left: fn() -> Option<u64>) {
+    LEFT.get_or_init(|| left);
+}
 
 /// Counts by reason and place.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
     /// Becomes true when the counts so far are to be told.
     pub marker: Arc<AtomicBool>,
+    /// What the guest has and what the program was given, bytes: if both are known, what the VM costs beside its guest's memory is told.
+    pub memory: Option<(u64, u64)>,
     counts: HashMap<(&'static str, u64), u64>,
 }
 
@@ -35,6 +53,19 @@ impl Stats {
     /// Whether the marker has come since the last call.
     pub fn take_marker(&self) -> bool {
         self.marker.load(Ordering::Relaxed) && self.marker.swap(false, Ordering::Relaxed)
+    }
+
+    /// Tells the figures of a boot, in the form that `cargo xtask bench` reads. `exits` counts more than the monitor sees.
+    pub fn tell(&self, exits: Option<u64>) {
+        if let Some(started) = STARTED.get() {
+            eprintln!("bench boot-time {} ns", started.elapsed().as_nanos());
+        }
+        eprintln!("bench boot-exits {} exits", exits.unwrap_or(self.total()));
+        let left = LEFT.get().and_then(|left| left());
+        if let (Some((guest, given)), Some(left)) = (self.memory, left) {
+            eprintln!("bench vm-overhead {} bytes", given.saturating_sub(guest).saturating_sub(left));
+        }
+        eprintln!("bench done");
     }
 
     /// The number of exits.

@@ -90,6 +90,7 @@ impl<V: Vcpu> Runner<V> {
         if stats.take_marker() {
             let ns = self.bus.board.clock.ns_at(Tsc::now());
             eprintln!("vm: marker after {ns} ns\n{stats}");
+            stats.tell(self.vcpu.exits());
         }
     }
 

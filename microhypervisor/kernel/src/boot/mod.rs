@@ -44,6 +44,10 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     let count = irq::register_pages(&mut pages);
     // SAFETY: nothing refers to memory outside image and pool from here on.
     unsafe { paging::build(pool, &pages[..count])? };
+    let image = paging::image();
+    for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
+        memory::keep(start, end)?;
+    }
     irq::init();
     timer::init();
     let mut found = 0;
@@ -61,5 +65,5 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         memory::pool_size() / 1024,
         serial::ports().0
     );
-    root::start(&info, &root, pool, found)
+    root::start(&info, &root, found)
 }

@@ -28,7 +28,7 @@ const QUANTUM: u64 = 10_000;
 ///
 /// # Errors
 /// The pool is too small, or the root task's segments overlap.
-pub(super) fn start(info: &BootInfo, task: &RootTask, pool: (u64, u64), features: u64) -> Result<(), &'static str> {
+pub(super) fn start(info: &BootInfo, task: &RootTask, features: u64) -> Result<(), &'static str> {
     // The root PD is nobody's: it lies in a frame of its own.
     let place = memory::boot_frame()?.cast::<Pd>();
     let budget = POOL.available() * FRAME as u64;
@@ -36,13 +36,13 @@ pub(super) fn start(info: &BootInfo, task: &RootTask, pool: (u64, u64), features
     unsafe { place.write(Pd::new(budget)) };
     // SAFETY: just written; never dropped.
     let pd = unsafe { place.as_ref() };
-    make(pd, info, task, pool, features).map_err(|why| match why {
+    make(pd, info, task, features).map_err(|why| match why {
         Status::Busy => "segments of the root task overlap",
         _ => "the kernel's pool is too small for the root task",
     })
 }
 
-fn make(pd: &Pd, info: &BootInfo, task: &RootTask, pool: (u64, u64), features: u64) -> Result<(), Status> {
+fn make(pd: &Pd, info: &BootInfo, task: &RootTask, features: u64) -> Result<(), Status> {
     let spaces = spaces(pd)?;
     map_image(&spaces.host, task)?;
     map_hip(pd, &spaces.host, info, features)?;
@@ -74,7 +74,7 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, pool: (u64, u64), features: u
     give(hip::ROOT_PIO, spaces.ports.header(), Perms::ALL)?;
     let machine = Ref::create(pd, Machine::new())?;
     give(hip::MACHINE, machine.header(), Perms::ALL)?;
-    let memory = Ref::create(pd, Space::new(Content::MachineMemory([paging::image(), pool])))?;
+    let memory = Ref::create(pd, Space::new(Content::MachineMemory))?;
     give(hip::MACHINE_MEMORY, memory.header(), Perms::SPACE_TAKE)?;
     let ports = Ref::create(pd, Space::new(Content::MachinePorts))?;
     give(hip::MACHINE_PIO, ports.header(), Perms::SPACE_TAKE)?;

@@ -18,6 +18,10 @@ use cloister_mechanism::timeout::{Deadline, Timeout};
 use core::cell::Cell;
 use core::ptr::NonNull;
 
+/// Most links of a chain of callees that are followed. A longer one gets no time before it is shorter: who makes it harms
+/// only who waits at its beginning, and choosing who runs stays short.
+const HOPS: usize = 256;
+
 /// What an EC is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -218,26 +222,30 @@ impl Ec {
         frame.rdi = value;
     }
 
-    /// Who runs when this EC has time: the end of the chain of callees.
-    pub(crate) fn leaf(&self) -> &Self {
-        let mut ec = self;
-        loop {
-            match (ec.state.get(), ec.callee.get()) {
-                (State::Calling | State::Faulted, Some(callee)) => {
-                    // SAFETY: a callee is severed from its caller before it goes.
-                    ec = unsafe { callee.as_ref() };
+    /// Who runs when this EC has time: the end of the chain of callees, and whether help is a link of it. `None` if the chain has more
+    /// than [`HOPS`] links.
+    pub(crate) fn path(&self) -> Option<(&Self, bool)> {
+        let (mut ec, mut helping) = (self, false);
+        for _ in 0..HOPS {
+            let next = match (ec.state.get(), ec.callee.get()) {
+                // SAFETY: a callee is severed from its caller or helper before it goes.
+                (State::Calling | State::Faulted | State::Helping, Some(callee)) => unsafe { callee.as_ref() },
+                _ => return Some((ec, helping)),
+            };
+            if ec.state.get() == State::Helping {
+                if next.state.get() == State::Idle {
+                    return Some((ec, helping));
                 }
-                (State::Helping, Some(callee)) => {
-                    // SAFETY: as above.
-                    let callee = unsafe { callee.as_ref() };
-                    if callee.state.get() == State::Idle {
-                        return ec;
-                    }
-                    ec = callee;
-                }
-                _ => return ec,
+                helping = true;
             }
+            ec = next;
         }
+        None
+    }
+
+    /// The end of the chain, as far as it is followed.
+    fn leaf(&self) -> &Self {
+        self.path().map_or(self, |(leaf, _)| leaf)
     }
 
     /// Whether it can run now (a helper can: it tries again).
@@ -267,27 +275,39 @@ impl Ec {
         }
     }
 
-    /// Cuts this EC off its caller, who gets `status`.
+    /// Cuts this EC off its caller, who gets `status`. A caller that waited for its exception to be handled is stopped, since it never
+    /// will be, and so its own caller is next.
     pub(crate) fn abort_caller(&self, status: Status) {
-        let Some(caller) = self.caller.take() else { return };
-        // SAFETY: a caller is severed from its callee before it goes.
-        let caller = unsafe { caller.as_ref() };
-        caller.callee.set(None);
-        if caller.state.get() == State::Faulted {
-            // Its exception will never be handled.
+        let (mut next, mut status) = (self.caller.take(), status);
+        while let Some(caller) = next {
+            // SAFETY: a caller is severed from its callee before it goes.
+            let caller = unsafe { caller.as_ref() };
+            caller.callee.set(None);
+            if caller.state.get() != State::Faulted {
+                caller.state.set(State::Running);
+                caller.answer(status, 0);
+                return;
+            }
             caller.state.set(State::Stopped);
-            caller.abort_caller(Status::Aborted);
-            return;
+            caller.dismiss_helpers();
+            (next, status) = (caller.caller.take(), Status::Aborted);
         }
-        caller.state.set(State::Running);
-        caller.answer(status, 0);
     }
 
-    /// Ends helping, if it does: it will try its call again.
+    /// Lets all who help it try their calls again, since it will not answer.
+    pub(crate) fn dismiss_helpers(&self) {
+        while let Some(helper) = self.helpers.first() {
+            // SAFETY: members of the list are alive.
+            unsafe { helper.as_ref() }.stop_helping();
+        }
+    }
+
+    /// Ends helping, if it does: it tries its call again as soon as it has time.
     pub(crate) fn stop_helping(&self) {
         if self.state.get() != State::Helping {
             return;
         }
+        self.resume.set(Resume::Retry);
         if let Some(callee) = self.callee.take() {
             // SAFETY: an EC ends all helping of it before it goes.
             unsafe { callee.as_ref() }.helpers.remove(self);
@@ -314,10 +334,7 @@ impl Ec {
         }
         self.abort_caller(Status::Aborted);
         crate::guest::abandon(self);
-        while let Some(helper) = self.helpers.first() {
-            // SAFETY: members of the list are alive.
-            unsafe { helper.as_ref() }.stop_helping();
-        }
+        self.dismiss_helpers();
         // Whoever's time waited for the end of a chain that is cut now has to look again.
         // SAFETY: nothing was freed since; memory returns when the hypercall is over.
         unsafe { leaf.as_ref() }.unpark();

@@ -12,7 +12,7 @@ use cloister_mechanism::list::List;
 use cloister_mechanism::radix::TableFrames;
 use cloister_mechanism::slab::Slab;
 use cloister_mechanism::{Exhausted, FRAME, Frames};
-use core::cell::RefCell;
+use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 use spin::Mutex;
 
@@ -40,6 +40,8 @@ pub(crate) struct Pd {
     slabs: [Slab; SLABS.len()],
     owned: List<Header, Owned>,
     spaces: RefCell<Option<Spaces>>,
+    /// Its destruction has begun: nothing new is made on its account.
+    closed: Cell<bool>,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -59,6 +61,7 @@ impl Pd {
             slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2]), Slab::new(SLABS[3])],
             owned: List::new(),
             spaces: RefCell::new(None),
+            closed: Cell::new(false),
         }
     }
 
@@ -83,6 +86,9 @@ impl Pd {
 
     /// Memory for an object.
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<u8>, Exhausted> {
+        if self.closed.get() {
+            return Err(Exhausted::Budget);
+        }
         let slab = self.slab(size).ok_or(Exhausted::Pool)?;
         let _guard = self.lock.lock();
         slab.take(self)
@@ -113,6 +119,7 @@ impl Pd {
 
     /// Destroys some of what it pays for, PDs below it from the innermost outwards. Answers whether there is more.
     pub(crate) fn dismantle(&self) -> bool {
+        self.closed.set(true);
         for _ in 0..BATCH {
             let Some(mut object) = self.owned.first() else {
                 // Page tables go with the last reference to the host space.
@@ -188,5 +195,8 @@ unsafe fn inner(object: NonNull<Header>) -> Option<NonNull<Header>> {
         return None;
     }
     // SAFETY: the class tells the type.
-    unsafe { super::cast::<Pd>(header) }.owned.first()
+    let pd = unsafe { super::cast::<Pd>(header) };
+    // Its threads may still run between two goes, and must not make what the next go would find.
+    pd.closed.set(true);
+    pd.owned.first()
 }

@@ -37,8 +37,8 @@ pub(crate) enum Content {
     Guest(PageTable<Guest>),
     /// Ports of a component: two frames of bits, 0 for allowed, made when the first port comes.
     Ports(Cell<Option<[NonNull<u8>; 2]>>),
-    /// All physical memory that is not the kernel's: the range of the kernel's image and of its pool are left out.
-    MachineMemory([(u64, u64); 2]),
+    /// All physical memory that is not the kernel's ([`crate::memory::is_own`]).
+    MachineMemory,
     /// All ports that are not the kernel's.
     MachinePorts,
 }
@@ -83,6 +83,11 @@ impl Space {
             Content::Guest(table) => physical(table.root()),
             _ => 0,
         }
+    }
+
+    /// Whether it is one of the spaces that a PD has from its creation to its end, or the machine's.
+    pub(crate) const fn belongs_to_pd(&self) -> bool {
+        !matches!(self.content, Content::Guest(_))
     }
 
     // ---- capabilities
@@ -364,7 +369,7 @@ impl Drop for Space {
                     unsafe { payer.give(frame) };
                 }
             }
-            Content::MachineMemory(_) | Content::MachinePorts => {}
+            Content::MachineMemory | Content::MachinePorts => {}
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Answer, lookup};
 use crate::arch::power;
 use crate::memory::{POOL, pool_size};
-use crate::object::{Ec, Header, Object, Pd, Sc, Sm, destroy as destroy_object, status};
+use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
 use crate::width::index;
 use crate::{interrupt, sched};
 use cloister_abi::cap::{Kind, Perms};
@@ -45,6 +45,10 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
         if pd.dismantle() {
             return Err(Status::Again);
         }
+    }
+    if lookup::<Space>(ec, call.sel, Perms::CTRL).is_ok_and(Space::belongs_to_pd) {
+        // Threads run in it: it goes with its PD.
+        return Err(Status::BadParameter);
     }
     destroy_object(header);
     ec.objects.remove(call.sel);

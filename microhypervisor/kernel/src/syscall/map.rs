@@ -5,6 +5,7 @@
 use super::{Answer, lookup};
 use crate::arch::cpu::{self, feature};
 use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
+use crate::memory::is_own;
 use crate::object::space::Content;
 use crate::object::{Ec, Space};
 use crate::percore::Core;
@@ -27,7 +28,7 @@ pub(super) fn delegate(core: &Core, ec: &Ec, call: &abi::Delegate) -> Answer {
     }
     match (&src.content, &dst.content) {
         (Content::Objects(_), Content::Objects(_)) => capabilities(src, dst, call),
-        (Content::MachineMemory(_) | Content::Host(_), Content::Host(_) | Content::Guest(_)) => memory(src, dst, call),
+        (Content::MachineMemory | Content::Host(_), Content::Host(_) | Content::Guest(_)) => memory(src, dst, call),
         (Content::MachinePorts, Content::Ports(_)) => {
             if call.src_base != call.dst_base || call.rights != 1 {
                 return Err(Status::BadParameter);
@@ -76,8 +77,8 @@ fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
         return Err(Status::BadParameter);
     }
     match &src.content {
-        Content::MachineMemory(kernel) => {
-            if kernel.iter().any(|(start, end)| from < *end && from + size > *start) {
+        Content::MachineMemory => {
+            if is_own(from, from + size) {
                 return Err(Status::BadParameter);
             }
             dst.map(to, call.order, |offset| Some((from + offset, bits)))?;
@@ -133,7 +134,7 @@ pub(super) fn revoke(core: &Core, ec: &Ec, call: &abi::Revoke) -> Answer {
         }
         Content::Host(_) | Content::Guest(_) => space.unmap(bytes(call.base)?, call.order)?,
         Content::Ports(_) => return ports(core, space, call.base, call.order, false),
-        Content::MachineMemory(_) | Content::MachinePorts => return Err(Status::BadCapability),
+        Content::MachineMemory | Content::MachinePorts => return Err(Status::BadCapability),
     }
     Ok((0, 0))
 }

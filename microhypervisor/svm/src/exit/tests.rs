@@ -49,6 +49,15 @@ fn codes_with_one_reason() {
 }
 
 #[test]
+fn refused_state_is_read_whole_the_next_time() {
+    let mut fixture = Fixture::new();
+    fixture.vmcb().control.clean = u32::MAX;
+    fixture.vmcb().control.exit_code = u64::MAX;
+    assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::InvalidState));
+    assert_eq!(fixture.vmcb().control.clean, 0);
+}
+
+#[test]
 fn codes_of_the_kernel() {
     for code in 0x60..=0x63 {
         assert_eq!(exit(code, 0, 0).1, Exit::Interrupt, "{code:#x}");

@@ -13,7 +13,8 @@ use crate::config::{Profile, VmConfig};
 /// Where the personality shows ROMs.
 pub const ROMS: &str = "/rom";
 
-const KNOWN: [&str; 8] = ["memory", "kernel", "initrd", "cmdline", "profile", "stats", "stats_at", "crash_after_ms"];
+const KNOWN: [&str; 9] =
+    ["memory", "kernel", "initrd", "cmdline", "profile", "stats", "stats_at", "given", "crash_after_ms"];
 
 /// A configuration, and what there is to object to it.
 #[derive(Clone, Debug)]
@@ -69,6 +70,7 @@ fn take(attribute: &Attribute<'_>, config: &mut VmConfig) -> Result<bool, String
             }
         }
         "stats" => config.stats = yes(value).ok_or("`yes` or `no`")?,
+        "given" => config.given = Some(size(value).ok_or("a size such as `256M`")?),
         "stats_at" => config.stats_at = Some(value.to_owned()),
         "crash_after_ms" => config.crash_after_ms = Some(value.parse().map_err(|_| "a number")?),
         _ => return Ok(false),

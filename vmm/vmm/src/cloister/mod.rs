@@ -18,6 +18,7 @@ use cloister_linux::env;
 
 use crate::config::VmConfig;
 use crate::console::{InputTarget, SharedConsole, Stream, start_input};
+use crate::stats;
 use crate::vm::{Host, VmEnd, VmError, run};
 use ram::QuotaRam;
 
@@ -42,6 +43,7 @@ fn start() -> Result<VmEnd, String> {
     let config = read_config()?;
     let input = InputTarget::default();
     let hypervisor = CloisterHypervisor::default();
+    stats::set_left(|| env::pd().quota().ok().map(|quota| quota.ram_available()));
     let ram = QuotaRam(hypervisor.clone());
     let host = Host { hypervisor: &hypervisor, ram: &ram, console: console(&input), input: &input };
     run(&config, &host, &say).map_err(|error| explain(&error))

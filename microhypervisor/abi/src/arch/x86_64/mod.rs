@@ -10,8 +10,9 @@
 //! | kept | all others |
 //!
 //! A portal's entry starts with `rdi` = identity of the portal, `rsi` = header of the message, `rsp` = as it was when the EC
-//! answered last (at first, as it was created); GS base = address of the UTCB in every EC, always; all other registers
-//! are 0. The kernel keeps FS base per EC, for the component's own use.
+//! answered last (at first, as it was created); GS base = address of the UTCB in every EC, whenever it is given the processor;
+//! all other registers are as the EC left them when it answered (at first 0). Nothing of the caller's registers is seen there.
+//! The kernel keeps FS base per EC, for the component's own use.
 
 pub mod exception;
 pub mod vcpu;
