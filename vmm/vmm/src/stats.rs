@@ -35,6 +35,12 @@ pub struct Stats {
 }
 
 impl Stats {
+    /// No counts yet, with [`Stats::memory`].
+    #[must_use]
+    pub fn new(memory: Option<(u64, u64)>) -> Self {
+        Self { memory, ..Self::default() }
+    }
+
     /// Counts one exit.
     pub fn count(&mut self, exit: &Exit) {
         let key = match exit {

@@ -143,7 +143,7 @@ fn start<H: Hypervisor, R: RamSource>(
     let page_memory = config_pages.as_ref().map(|pages| unsafe { pages.memory() });
     let tsc_khz = vm.tsc_khz()?;
     let bell = Bell::default();
-    let stats = Stats { memory: config.given.map(|given| (config.memory, given)), ..Stats::default() };
+    let stats = Stats::new(config.given.map(|given| (config.memory, given)));
     let parts = Parts {
         vcpus: vec![0],
         tsc_khz,
