@@ -22,6 +22,9 @@ pub(crate) fn big_allocation() -> Check {
     }
     let absurd = Vec::<u8>::new().try_reserve_exact(1 << 46);
     ensure!(absurd.is_err());
+    // More than the quota: an error, and the program goes on.
+    let more = Vec::<u8>::new().try_reserve_exact(1 << 30);
+    ensure!(more.is_err() || !cloister_linux::is_cloister());
     Ok(())
 }
 

@@ -30,12 +30,12 @@ pub struct Stats {
     /// Becomes true when the counts so far are to be told.
     pub marker: Arc<AtomicBool>,
     /// What the guest has and what the program was given, bytes: if both are known, what the VM costs beside its guest's memory is told.
-    pub memory: Option<(u64, u64)>,
+    memory: Option<(u64, u64)>,
     counts: HashMap<(&'static str, u64), u64>,
 }
 
 impl Stats {
-    /// No counts yet, with [`Stats::memory`].
+    /// Nothing counted yet. `memory`: the guest's, and what the program was given in all, bytes.
     #[must_use]
     pub fn new(memory: Option<(u64, u64)>) -> Self {
         Self { memory, ..Self::default() }
