@@ -68,7 +68,7 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
         }
         sched::arm(core, now, deadline);
         vcpu.take_fpu();
-        machine::enter(vcpu, ec.utcb_address);
+        machine::enter(core, vcpu, ec.utcb_address);
         match vcpu.machine().classify() {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
             Exit::Interrupt | Exit::Resume => power::take_interrupts(),

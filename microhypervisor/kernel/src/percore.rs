@@ -66,6 +66,8 @@ pub(crate) struct Core {
     root: Cell<u64>,
     /// Port space whose bitmap is loaded; null for none.
     ports: Cell<*const Space>,
+    /// For the guests that run here.
+    pub(crate) guests: arch::guest::PerCore,
 }
 
 // SAFETY: a core's structure is touched by that core alone.
@@ -86,6 +88,7 @@ static BOOT_CORE: Core = Core {
     fpu_open: Cell::new(true),
     root: Cell::new(0),
     ports: Cell::new(core::ptr::null()),
+    guests: arch::guest::PerCore::new(),
 };
 
 /// The core that runs.

@@ -256,6 +256,34 @@ impl<F: Format> PageTable<F> {
         None
     }
 
+    /// Removes tables with all they map, lowest first, until none but the root is left or `most` were given back. Answers whether there may
+    /// be more: so that a large tree goes in pieces of bounded work.
+    pub fn strip(&self, frames: &impl TableFrames, most: usize) -> bool {
+        let mut left = most;
+        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, &mut left);
+        left == 0
+    }
+
+    /// Strips what hangs below the entries of that level in a table.
+    fn strip_below(&self, frames: &impl TableFrames, table: &[AtomicU64], level: u32, left: &mut usize) {
+        for slot in table {
+            let entry = slot.load(Ordering::Relaxed);
+            if entry & F::PRESENT == 0 || Self::is_leaf(entry, level) {
+                continue;
+            }
+            if level > 1 {
+                self.strip_below(frames, self.below(frames, entry), level - 1, left);
+            }
+            if *left == 0 {
+                return;
+            }
+            slot.store(0, Ordering::Release);
+            // SAFETY: the table is no longer linked, and no table hangs below it.
+            unsafe { frames.give(frames.frame(entry & F::ADDRESS)) };
+            *left -= 1;
+        }
+    }
+
     /// Removes everything and gives back all tables but the root.
     pub fn clear(&self, frames: &impl TableFrames) {
         for slot in self.top().iter().take(F::ROOT_SLOTS) {
@@ -443,6 +471,25 @@ pub(crate) mod tests {
             assert_eq!(full, Err(MapError::Exhausted(Exhausted::Budget)));
             assert_eq!(heap.used(), 1);
         }
+    }
+
+    #[test]
+    fn strips_in_pieces() {
+        let heap = Heap::new(2000);
+        let table = table(&heap);
+        for index in 0..100u64 {
+            assert_eq!(table.map(&heap, index << 21, 0, linear(0x1000)), Ok(()));
+            assert_eq!(table.map(&heap, 1 << 40 | index << 30, 9, linear(0)), Ok(()));
+        }
+        let mut before = heap.used();
+        assert_eq!(before, 1 + 2 + 100 + 1 + 100);
+        while table.strip(&heap, 30) {
+            assert_eq!(before - heap.used(), 30);
+            before = heap.used();
+        }
+        assert_eq!(heap.used(), 1);
+        assert!(table.lookup(&heap, 0).is_none() && table.lookup(&heap, 1 << 40).is_none());
+        assert_eq!(table.map(&heap, 0, 0, linear(0x1000)), Ok(()));
     }
 
     #[test]

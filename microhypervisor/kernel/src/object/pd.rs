@@ -21,6 +21,8 @@ const SLABS: [usize; 4] = [128, 192, 576, 1024];
 
 /// Most objects destroyed in one go.
 const BATCH: usize = 32;
+/// Most page tables given back in one go.
+pub(crate) const TABLES: usize = 64;
 
 /// The spaces that every PD has.
 #[derive(Debug, Clone)]
@@ -133,7 +135,16 @@ impl Pd {
                 object = below;
             }
             // SAFETY: as above.
-            destroy(unsafe { object.as_ref() });
+            let header = unsafe { object.as_ref() };
+            // A space that has many tables goes in pieces.
+            if header.class == Kind::Space {
+                // SAFETY: the class tells the type.
+                let space = unsafe { super::cast::<Space>(header) };
+                if space.strip(TABLES) {
+                    return true;
+                }
+            }
+            destroy(header);
         }
         true
     }
@@ -163,6 +174,9 @@ impl Drop for Pd {
 
 impl Frames for Pd {
     fn take(&self) -> Result<NonNull<u8>, Exhausted> {
+        if self.closed.get() {
+            return Err(Exhausted::Budget);
+        }
         self.budget.charge(FRAME as u64)?;
         POOL.take().inspect_err(|_| self.budget.credit(FRAME as u64))
     }

@@ -229,10 +229,28 @@ impl Space {
             _ => return Err(Status::BadCapability),
         };
         if removed {
-            self.generation.set(self.generation.get() + 1);
-            crate::percore::core().flush_if_current(self);
+            self.forget_translations();
         }
         Ok(())
+    }
+
+    /// Removes at most so many tables with all they map. Answers whether there may be more. Spaces other than of memory have none.
+    pub(crate) fn strip(&self, most: usize) -> bool {
+        let Some(payer) = self.header.payer() else { return false };
+        let _guard = self.lock.lock();
+        let more = match &self.content {
+            Content::Host(table) => table.strip(payer, most),
+            Content::Guest(table) => table.strip(payer, most),
+            _ => return false,
+        };
+        self.forget_translations();
+        more
+    }
+
+    /// Something was unmapped.
+    fn forget_translations(&self) {
+        self.generation.set(self.generation.get() + 1);
+        crate::percore::core().flush_if_current(self);
     }
 
     /// Maps a frame of the kernel's that a component shares (UTCB, state page), readable and writable.

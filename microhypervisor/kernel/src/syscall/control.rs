@@ -4,6 +4,7 @@
 use super::{Answer, lookup};
 use crate::arch::power;
 use crate::memory::{POOL, pool_size};
+use crate::object::pd::TABLES;
 use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
 use crate::width::index;
 use crate::{interrupt, sched};
@@ -46,9 +47,14 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
             return Err(Status::Again);
         }
     }
-    if lookup::<Space>(ec, call.sel, Perms::CTRL).is_ok_and(Space::belongs_to_pd) {
-        // Threads run in it: it goes with its PD.
-        return Err(Status::BadParameter);
+    if let Ok(space) = lookup::<Space>(ec, call.sel, Perms::CTRL) {
+        if space.belongs_to_pd() {
+            // Threads run in it: it goes with its PD.
+            return Err(Status::BadParameter);
+        }
+        if space.strip(TABLES) {
+            return Err(Status::Again);
+        }
     }
     destroy_object(header);
     ec.objects.remove(call.sel);

@@ -5,11 +5,13 @@
 
 use super::cpu::{self, feature};
 use crate::memory::{self, POOL, physical};
+use crate::percore::{Core, core};
 use cloister_svm::limits::Cpuid;
 use cloister_svm::permission::{IO_MAP, MSR_MAP, fill_io_map, fill_msr_map};
 use cloister_svm::world::Host;
 use cloister_svm::{Limits, Setup, StatePage};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
 use spin::Mutex;
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
@@ -19,21 +21,30 @@ pub(crate) use cloister_svm::{Exit, Vcpu as Cpu};
 const VM_CR: u32 = 0xc001_0114;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
+/// What one core has for the guests that it runs. That core alone touches it.
+#[derive(Debug)]
+pub(crate) struct PerCore {
+    host: UnsafeCell<Option<Host>>,
+    /// Whose translations are under the shared tag.
+    shared_tag: Cell<Option<NonNull<u8>>>,
+}
+
+impl PerCore {
+    /// What a core has before SVM is on.
+    pub(crate) const fn new() -> Self {
+        Self { host: UnsafeCell::new(None), shared_tag: Cell::new(None) }
+    }
+}
+
 /// What all guests share.
 struct Shared {
-    host: Host,
     io_map: u64,
     msr_map: u64,
     limits: Limits,
     /// Tags in use, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
     tags: u64,
     tag_count: u32,
-    /// Whose translations are under the shared tag.
-    shared_tag: Option<NonNull<u8>>,
 }
-
-// SAFETY: the addresses are of memory that is never given back.
-unsafe impl Send for Shared {}
 
 static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
 
@@ -88,16 +99,11 @@ pub(crate) fn init() -> Result<(), &'static str> {
     unsafe { wrmsr(VM_HSAVE_PA, physical(save)) };
     // SAFETY: SVM is on; the frame is for this alone; the registers are as they stay.
     let host = unsafe { Host::new(block.cast(), physical(block)) };
+    // SAFETY: this core's own, and no guest runs yet.
+    unsafe { *core().guests.host.get() = Some(host) };
     let tag_count = leaf(0x8000_000a)[1].clamp(2, 64);
-    *SHARED.lock() = Some(Shared {
-        host,
-        io_map: physical(io_map),
-        msr_map: physical(msr_map),
-        limits,
-        tags: 0b11,
-        tag_count,
-        shared_tag: None,
-    });
+    *SHARED.lock() =
+        Some(Shared { io_map: physical(io_map), msr_map: physical(msr_map), limits, tags: 0b11, tag_count });
     Ok(())
 }
 
@@ -158,27 +164,28 @@ pub(crate) fn state_page(page: NonNull<cloister_abi::arch::current::vcpu::VcpuSt
 
 /// Runs the guest until it exits.
 #[inline]
-pub(crate) fn enter(vcpu: &crate::object::Vcpu, utcb: u64) {
+pub(crate) fn enter(core: &Core, vcpu: &crate::object::Vcpu, utcb: u64) {
     let cpu = vcpu.machine();
-    let mut shared = SHARED.lock();
-    let Some(shared) = shared.as_mut() else { return };
+    // SAFETY: this core's own, and nothing else refers to it.
+    let Some(host) = (unsafe { &mut *core.guests.host.get() }) else { return };
     let this = Some(vcpu.page.cast());
     let generation = vcpu.guest.generation.get();
-    if vcpu.generation.get() != generation || (vcpu.tag().0 == SHARED_TAG && shared.shared_tag != this) {
+    let shares = vcpu.tag().0 == SHARED_TAG;
+    if vcpu.generation.get() != generation || (shares && core.guests.shared_tag.get() != this) {
         vcpu.generation.set(generation);
-        if vcpu.tag().0 == SHARED_TAG {
-            shared.shared_tag = this;
+        if shares {
+            core.guests.shared_tag.set(this);
         }
         cpu.flush_tlb();
     }
-    shared.host.set_thread(super::percore::fs_base(), utcb);
+    host.set_thread(super::percore::fs_base(), utcb);
     let (own, guest) = (cpu::xsave_mask(), cpu.xcr0());
     if own != guest && cpu::has(feature::XSAVE) {
         // SAFETY: the limits allow only what the processor has.
         unsafe { cpu::write_xcr0(guest) };
     }
     // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
-    unsafe { cpu.enter(&shared.host) };
+    unsafe { cpu.enter(host) };
     if own != guest && cpu::has(feature::XSAVE) {
         // SAFETY: the mask of the boot.
         unsafe { cpu::write_xcr0(own) };
