@@ -73,8 +73,8 @@ impl Bus for VcpuBus {
             }
             (None, Some(_)) => self.board.mmio.read_slice(address, data),
             (_, None) => {
-                for (byte, address) in data.chunks_mut(1).zip(address..) {
-                    self.mmio_read(address, byte);
+                for (byte, offset) in data.chunks_mut(1).zip(0..) {
+                    self.mmio_read(address.wrapping_add(offset), byte);
                 }
             }
         }
@@ -89,8 +89,8 @@ impl Bus for VcpuBus {
             }
             (None, Some(_)) => self.board.mmio.write_slice(address, data),
             (_, None) => {
-                for (byte, address) in data.chunks(1).zip(address..) {
-                    self.mmio_write(address, byte);
+                for (byte, offset) in data.chunks(1).zip(0..) {
+                    self.mmio_write(address.wrapping_add(offset), byte);
                 }
             }
         }
@@ -129,3 +129,7 @@ impl Bus for VcpuBus {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

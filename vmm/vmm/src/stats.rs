@@ -86,9 +86,9 @@ impl Stats {
 fn image_size() -> u64 {
     unsafe extern "C" {
         static __executable_start: u8;
-        static __etext: u8;
+        static _etext: u8;
     }
-    let (start, end) = ((&raw const __executable_start).addr(), (&raw const __etext).addr());
+    let (start, end) = ((&raw const __executable_start).addr(), (&raw const _etext).addr());
     u64::try_from(end.saturating_sub(start)).unwrap_or(0)
 }
 
