@@ -148,6 +148,7 @@ impl Terminal {
         let due = now.saturating_add(self.patience);
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) else { return };
         if direct {
+            stream.note_shown(&[byte]);
             self.output.push_back(byte);
             if byte == b'\n' {
                 self.open = None;
@@ -163,6 +164,7 @@ impl Terminal {
         let kept = stream.take();
         let Some(last) = kept.last() else { return };
         let finished = *last == b'\n';
+        stream.note_shown(&kept);
         let label = stream.label.clone();
         self.end_line();
         self.prefix(&label);
@@ -210,7 +212,7 @@ impl Terminal {
         stream.map(|stream| stream.read(count)).unwrap_or_default()
     }
 
-    /// Says who has the focus.
+    /// Says who has the focus, and shows its unfinished line (its prompt) once more.
     fn announce(&mut self) {
         if self.streams.len() < 2 {
             return;
@@ -228,5 +230,14 @@ impl Terminal {
         self.prefix("terminal");
         self.output.extend(list.join(" ").as_bytes());
         self.output.extend(b"\r\n");
+        let focus = self.streams.iter().find(|stream| Some(stream.id) == self.focus);
+        let prompt = focus.filter(|stream| !stream.shown().is_empty());
+        if let Some((id, label, shown)) =
+            prompt.map(|stream| (stream.id, stream.label.clone(), stream.shown().to_vec()))
+        {
+            self.prefix(&label);
+            self.output.extend(shown);
+            self.open = Some(id);
+        }
     }
 }

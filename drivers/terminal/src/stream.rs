@@ -16,13 +16,15 @@ pub(crate) struct Stream {
     pub(crate) id: StreamId,
     pub(crate) label: String,
     line: Vec<u8>,
+    /// What is on the screen of its unfinished line.
+    shown: Vec<u8>,
     due: u64,
     input: VecDeque<u8>,
 }
 
 impl Stream {
     pub(crate) fn new(id: StreamId, label: &str) -> Self {
-        Self { id, label: label.into(), line: Vec::new(), due: 0, input: VecDeque::new() }
+        Self { id, label: label.into(), line: Vec::new(), shown: Vec::new(), due: 0, input: VecDeque::new() }
     }
 
     /// Keeps a byte of output. Whether the line is to be shown now: it is finished, or too long.
@@ -37,6 +39,22 @@ impl Stream {
     /// Takes what was kept.
     pub(crate) fn take(&mut self) -> Vec<u8> {
         core::mem::take(&mut self.line)
+    }
+
+    /// Notes that bytes of its line went to the screen.
+    pub(crate) fn note_shown(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            if *byte == b'\n' {
+                self.shown.clear();
+            } else if self.shown.len() < LINE {
+                self.shown.push(*byte);
+            }
+        }
+    }
+
+    /// What is on the screen of its unfinished line.
+    pub(crate) fn shown(&self) -> &[u8] {
+        &self.shown
     }
 
     /// When what was kept is to be shown although it is not finished.

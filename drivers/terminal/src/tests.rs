@@ -66,6 +66,21 @@ fn the_focus_moves() {
 }
 
 #[test]
+fn moving_the_focus_shows_the_prompt_again() {
+    let mut terminal = Terminal::new(50);
+    let (one, two) = (terminal.open("a"), terminal.open("b"));
+    terminal.write(one, b"/ # ", 0);
+    terminal.write(two, b"$ ", 0);
+    terminal.show_unfinished(50);
+    assert_eq!(shown(&mut terminal), "[b] $ \r\n[a] / # ");
+    type_in(&mut terminal, b"\x012");
+    assert_eq!(shown(&mut terminal), "\r\n[terminal] 1:a 2:b*\r\n[b] $ ");
+    terminal.write(two, b"ls\n", 60);
+    type_in(&mut terminal, b"\x012");
+    assert_eq!(shown(&mut terminal), "ls\n[terminal] 1:a 2:b*\r\n");
+}
+
+#[test]
 fn closing_shows_what_was_left() {
     let mut terminal = Terminal::new(50);
     let (one, two) = (terminal.open("a"), terminal.open("b"));

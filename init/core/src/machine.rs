@@ -317,4 +317,4 @@ fn largest_page(extent: Extent) -> u32 {
 }
 
 /// Most bytes of core's heap that one capability may cost: the place in the registry and what hangs on it.
-const _: () = assert!(size_of::<Entry>() * (CAPS as usize) < memory::HEAP_SIZE as usize / 3);
+const _: () = assert!(size_of::<Entry>() as u64 * CAPS < memory::HEAP_SIZE / 3);

@@ -20,6 +20,8 @@ impl Core {
         (label, args): (&str, &str),
         donation: Resources,
     ) -> Result<ObjectId, Error> {
+        // What init asks for itself has no label.
+        let label = if label.is_empty() { "init" } else { label };
         let opened = match service {
             "PD" => self.open_pd(donor, label, donation),
             "CPU" => self.open_cpu(donor, label, args, donation),

@@ -311,20 +311,6 @@ impl Space {
     }
 }
 
-impl Space {
-    /// Drops all capabilities of an object space. Portals in it may lead to ECs that use it: who holds whom would never end.
-    pub(crate) fn drop_capabilities(&self) {
-        let Content::Objects(root) = &self.content else { return };
-        // SAFETY: the root frame is the space's for its life.
-        for entry in unsafe { root.as_ref() } {
-            let table: *const Slots = core::ptr::with_exposed_provenance(entry.load(Ordering::Acquire) as usize);
-            // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
-            let Some(table) = (unsafe { table.as_ref() }) else { continue };
-            table.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
-        }
-    }
-}
-
 #[inline]
 fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
     // SAFETY: the root frame is the space's for its life.
