@@ -124,10 +124,9 @@ impl Pd {
         self.closed.set(true);
         for _ in 0..BATCH {
             let Some(mut object) = self.owned.first() else {
-                // Page tables go with the last reference to the host space.
-                if let Some(spaces) = self.spaces.borrow_mut().take() {
-                    spaces.objects.drop_capabilities();
-                }
+                // Page tables go with the last reference to the host space; capabilities have gone with the object space, which the
+                // PD itself paid for.
+                drop(self.spaces.borrow_mut().take());
                 return false;
             };
             // SAFETY: members of the list are alive, and so are those of the lists of PDs in it.
