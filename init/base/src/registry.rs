@@ -30,6 +30,12 @@ impl<T> Registry<T> {
         Self { places: Vec::new(), free: Vec::new() }
     }
 
+    /// An empty one with room for so many objects: it does not need memory for places until there are more.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Self { places: Vec::with_capacity(count), free: Vec::with_capacity(count) }
+    }
+
     /// Adds an object.
     ///
     /// # Errors

@@ -194,6 +194,19 @@ impl<T: Copy + PartialEq> Regions<T> {
         (address - start < region.size).then_some(Piece { address: start, region: *region })
     }
 
+    /// What is attached in a range, cut to the range.
+    #[must_use]
+    pub fn clipped(&self, address: u64, size: u64) -> Vec<Piece<T>> {
+        let end = address.saturating_add(size);
+        let cut = |piece: Piece<T>| {
+            let low = piece.address.max(address);
+            let high = (piece.address + piece.region.size).min(end);
+            let offset = piece.region.offset + (low - piece.address);
+            Piece { address: low, region: Region { size: high - low, offset, ..piece.region } }
+        };
+        self.overlapping(address, end).map(cut).collect()
+    }
+
     /// Whether the range lies in one reservation and nothing is attached there.
     #[must_use]
     pub fn is_kept_free(&self, address: u64, size: u64) -> bool {
@@ -297,6 +310,18 @@ mod tests {
         assert_eq!(space.attach(None, 0x1000, 12, (2, 0, Rights::all())), Err(Error::Invalid));
         assert!(matches!(space.attach(None, END, 12, (2, 0, Rights::READ)), Err(Error::OutOfRam { .. })));
         assert_eq!(space.detach(0x2000), Err(Error::NotFound));
+    }
+
+    #[test]
+    fn clipping_keeps_address_and_offset_together() {
+        let mut space = space();
+        space.attach(Some(0x10000), 0x4000, 12, (1, 0x1000, Rights::RW)).expect("free");
+        space.attach(Some(0x20000), 0x4000, 12, (2, 0, Rights::RW)).expect("free");
+        let mut pieces = space.clipped(0x12000, 0xf000);
+        pieces.sort_by_key(|piece| piece.address);
+        let seen: Vec<_> = pieces.iter().map(|p| (p.address, p.region.size, p.region.what, p.region.offset)).collect();
+        assert_eq!(seen, [(0x12000, 0x2000, 1, 0x3000), (0x20000, 0x1000, 2, 0)]);
+        assert_eq!(space.clipped(0x14000, 0xc000), []);
     }
 
     #[test]

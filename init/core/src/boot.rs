@@ -220,7 +220,7 @@ fn make_init(core: &mut Core) -> Result<u64, Error> {
     for (number, object) in [(id::PD, pd), (id::CPU, cpu), (id::LOG, log), (id::BINARY, rom)] {
         sessions.insert(number, Session { object, environment: true });
     }
-    let parent = core.add(None, Thing::Parent(Parent { account, sessions }))?;
+    let parent = core.add(None, Thing::Parent(Box::new(Parent { account, sessions })))?;
     let base = cloister_base::selectors::allocate(5)?;
     for (object, sel) in [pd, cpu, log, rom, parent].into_iter().zip(base..) {
         let from = core.cap(object)?;

@@ -35,6 +35,14 @@ struct Ring {
 // which is which.
 unsafe impl Sync for Ring {}
 
+impl Ring {
+    /// The place of the event of that number.
+    fn place(&self, number: usize) -> *mut Option<Event> {
+        // SAFETY: the index is below the number of places.
+        unsafe { self.events.get().cast::<Option<Event>>().add(number % COUNT) }
+    }
+}
+
 static RING: Ring =
     Ring { events: UnsafeCell::new([None; COUNT]), written: AtomicUsize::new(0), read: AtomicUsize::new(0) };
 
@@ -48,12 +56,14 @@ pub(crate) extern "sysv64" fn arrived(identity: u64, _: u64, stack: u64) -> ! {
         unsafe { cloister_stubs::reply(Header::new(0, 0), stack) }
     }
     let page = cloister_stubs::utcb();
-    // SAFETY: the page belongs to this thread; an exception's message has as many words; any bits are a valid state.
-    let state = unsafe { (&raw const (*page).words).cast::<ExceptionState>().read() };
+    // SAFETY: the page belongs to this thread.
+    let message = unsafe { &raw mut (*page).words }.cast::<ExceptionState>();
+    // SAFETY: an exception's message has as many words; any bits are a valid state.
+    let state = unsafe { message.read() };
     record(identity, &state);
     let stopped = ExceptionState { rip: u64::MAX, ..state };
     // SAFETY: as above. An instruction pointer that cannot be keeps the thread stopped.
-    unsafe { (&raw mut (*page).words).cast::<ExceptionState>().write(stopped) };
+    unsafe { message.write(stopped) };
     // SAFETY: nothing on this stack is needed after the reply.
     unsafe { cloister_stubs::reply(Header::new(WORDS, 0), stack) }
 }
@@ -67,7 +77,7 @@ fn record(identity: u64, state: &ExceptionState) {
         Fault { vector: state.vector, error: state.error, address: state.address, ip: state.rip, sp: state.rsp };
     let event = Event { thread: ObjectId::from_raw(identity), fault };
     // SAFETY: the place is not waiting to be read; only this thread writes.
-    unsafe { RING.events.get().cast::<Option<Event>>().add(written % COUNT).write(Some(event)) };
+    unsafe { RING.place(written).write(Some(event)) };
     RING.written.store(written.wrapping_add(1), Ordering::Release);
     signal::up(crate::NOTIFICATION);
 }
@@ -89,7 +99,7 @@ pub(crate) fn next() -> Option<Event> {
         return None;
     }
     // SAFETY: the place waits to be read; only this thread reads.
-    let event = unsafe { RING.events.get().cast::<Option<Event>>().add(read % COUNT).read() };
+    let event = unsafe { RING.place(read).read() };
     RING.read.store(read.wrapping_add(1), Ordering::Release);
     event
 }

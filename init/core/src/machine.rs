@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Core's state, and the basics that all services use: objects with portals, paying, mapping.
 
-use crate::kernel::{self, pieces};
+use crate::kernel;
 use crate::memory;
 use crate::objects::{Caching, Content, Dataspace, Entry, Owner, Purse, Space, Thing};
 use crate::{ENTRYPOINT, label};
 use alloc::vec::Vec;
-use cloister_abi::cap::{Access, Perms, Selector};
+use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hip::{Hip, ROOT_PD};
 use cloister_abi::hypercall::CreatePt;
 use cloister_abi::status::Status;
 use cloister_base::{Cap, Error, ObjectId, Registry, entry, selectors};
 use cloister_boot_image::{BootImage, Module};
-use cloister_core_model::{AccountId, Accounts, Extent, PAGE, Physical, Piece, Ranges};
-use cloister_session::{Resources, Rights};
+use cloister_core_model::{AccountId, Accounts, Extent, PAGE, Physical, Ranges};
+use cloister_session::Resources;
 
 /// Capabilities in all. Core's heap must be able to pay for as many objects.
 pub(crate) const CAPS: u64 = 32_768;
@@ -57,7 +57,8 @@ impl Core {
             ram,
             accounts,
             root,
-            objects: Registry::new(),
+            // Reserved at once: core's heap must not have to find room for a copy of it later.
+            objects: Registry::with_capacity(memory::length(CAPS)),
             ports: Ranges::new(),
             devices: Ranges::new(),
             interrupts: Ranges::new(),
@@ -102,7 +103,9 @@ impl Core {
         self.objects.get(id).map(|entry| Cap::portal(entry.portal)).ok_or(Error::NoSuchObject)
     }
 
+    /// What pays for a session, or for a region map.
     pub(crate) fn purse(&mut self, id: ObjectId) -> Result<&mut Purse, Error> {
+        let id = self.region_map(id).map_or(id, |map| map.session);
         self.objects.get_mut(id).and_then(|entry| entry.object.purse()).ok_or(Error::NoSuchObject)
     }
 
@@ -236,7 +239,7 @@ impl Core {
             extents.iter().map(|extent| (extent.base | extent.size | 1 << 30).trailing_zeros()).min().unwrap_or(12);
         // What lies in one piece can be mapped with pages as large as its start is aligned.
         let align = if extents.len() == 1 { align.max(largest_page(extents[0])) } else { align };
-        let dataspace = Dataspace { owner, extents, size, align, writable, caching, attached: Vec::new() };
+        let dataspace = Dataspace { owner, extents, size, align, writable, caching, map: None, attached: Vec::new() };
         self.add(payer, Thing::Dataspace(dataspace))
     }
 
@@ -296,42 +299,6 @@ impl Core {
         }
     }
 
-    /// Maps pieces of an address space.
-    pub(crate) fn map(&mut self, id: ObjectId, pieces: &[Piece<Content>]) -> Result<(), Error> {
-        for piece in pieces {
-            let Content::Dataspace(dataspace) = piece.region.what else { continue };
-            self.map_piece(id, dataspace, piece)?;
-        }
-        Ok(())
-    }
-
-    fn map_piece(&mut self, id: ObjectId, dataspace: ObjectId, piece: &Piece<Content>) -> Result<(), Error> {
-        let selector = self.space(id)?.selector;
-        let dataspace = self.dataspace(dataspace)?;
-        let rights = access(piece.region.rights, dataspace.caching).bits().into();
-        let parts: Vec<_> = physical_parts(dataspace, piece).collect();
-        for (physical, address, size) in parts {
-            for chunk in pieces(physical, address, size) {
-                self.paid(Some(id), |_| kernel::map(selector, chunk, rights))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Unmaps pieces of an address space.
-    pub(crate) fn unmap(&mut self, id: ObjectId, gone: &[Piece<Content>]) {
-        let Ok(selector) = self.space(id).map(|space| space.selector) else { return };
-        for piece in gone {
-            for chunk in pieces(0, piece.address, piece.region.size) {
-                // Taking away a part of a large page may cost a page table.
-                if let Err(error) = self.paid(Some(id), |_| kernel::unmap(selector, chunk)) {
-                    let label = self.label(id);
-                    log::error!("{label}: can't unmap {:#x}: {error}", piece.address);
-                }
-            }
-        }
-    }
-
     /// Who a session belongs to.
     pub(crate) fn label(&self, id: ObjectId) -> alloc::string::String {
         label::of(self.objects.get(id).map(|entry| &entry.object))
@@ -343,30 +310,11 @@ impl Core {
     }
 }
 
-/// The parts of physical memory that a piece shows: physical address, address, size.
-fn physical_parts(dataspace: &Dataspace, piece: &Piece<Content>) -> impl Iterator<Item = (u64, u64, u64)> {
-    let (first, end) = (piece.region.offset, piece.region.offset + piece.region.size);
-    let mut before = 0;
-    dataspace.extents.iter().filter_map(move |extent| {
-        let start = before;
-        before += extent.size;
-        let (low, high) = (first.max(start), end.min(before));
-        (low < high).then(|| (extent.base + (low - start), piece.address + (low - first), high - low))
-    })
-}
-
 fn largest_page(extent: Extent) -> u32 {
     let size = extent.size.max(PAGE).ilog2();
     let page = if size >= 21 { 21 } else { 12 };
     extent.base.trailing_zeros().min(page).max(12)
 }
 
-fn access(rights: Rights, caching: Caching) -> Access {
-    let mut access = Access::empty();
-    access.set(Access::READ, rights.contains(Rights::READ));
-    access.set(Access::WRITE, rights.contains(Rights::WRITE));
-    access.set(Access::EXEC, rights.contains(Rights::EXEC));
-    access.set(Access::UNCACHED, caching == Caching::Uncached);
-    access.set(Access::WRITE_COMBINING, caching == Caching::WriteCombining);
-    access
-}
+/// Most bytes of core's heap that one capability may cost: the place in the registry and what hangs on it.
+const _: () = assert!(size_of::<Entry>() * (CAPS as usize) < memory::HEAP_SIZE as usize / 3);

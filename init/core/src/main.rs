@@ -2,6 +2,7 @@
 //! Core: the root task. It takes the machine from the kernel and makes it into sessions, which it hands out to init.
 //!
 //! * [`machine`] – core's state: objects, accounts, mapping
+//! * [`mapping`] – from the books to the page tables
 //! * [`services`] – the session interfaces
 //! * [`objects`] – what is behind each portal
 //! * [`boot`] – the start: entrypoints, init
@@ -23,6 +24,7 @@ mod faults;
 mod kernel;
 mod label;
 mod machine;
+mod mapping;
 mod memory;
 mod objects;
 mod services;
@@ -59,7 +61,7 @@ impl Stack {
 
 /// The first function.
 extern "sysv64" fn started(hip: u64) -> ! {
-    let hip: *const Hip = core::ptr::with_exposed_provenance(hip as usize);
+    let hip: *const Hip = core::ptr::with_exposed_provenance(memory::length(hip));
     // SAFETY: the kernel maps the page there, for ever, and never changes it.
     boot::run(unsafe { &*hip })
 }

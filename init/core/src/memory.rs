@@ -104,7 +104,7 @@ pub(crate) fn zero(extents: &[Extent]) {
     for extent in extents {
         let start = core::ptr::with_exposed_provenance_mut::<u8>(address(extent.base));
         // SAFETY: the memory is in the window, and nobody uses it.
-        unsafe { core::ptr::write_bytes(start, 0, extent.size as usize) };
+        unsafe { core::ptr::write_bytes(start, 0, length(extent.size)) };
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn zero(extents: &[Extent]) {
 pub(crate) unsafe fn image(base: u64, size: u64) -> &'static [u8] {
     let start = core::ptr::with_exposed_provenance::<u8>(address(base));
     // SAFETY: the caller's word; the image is mapped for ever.
-    unsafe { core::slice::from_raw_parts(start, size as usize) }
+    unsafe { core::slice::from_raw_parts(start, length(size)) }
 }
 
 /// Memory that was allocated and is nobody's yet but core's.
@@ -125,9 +125,14 @@ pub(crate) unsafe fn image(base: u64, size: u64) -> &'static [u8] {
 pub(crate) unsafe fn own(base: u64, size: u64) -> &'static mut [u8] {
     let start = core::ptr::with_exposed_provenance_mut::<u8>(address(base));
     // SAFETY: the caller's word; available memory is mapped for ever.
-    unsafe { core::slice::from_raw_parts_mut(start, size as usize) }
+    unsafe { core::slice::from_raw_parts_mut(start, length(size)) }
 }
 
-const fn address(physical: u64) -> usize {
-    (WINDOW + physical) as usize
+fn address(physical: u64) -> usize {
+    length(WINDOW + physical)
+}
+
+/// Bytes as the machine counts them. Core runs on 64-bit machines only, so this never cuts off.
+pub(crate) fn length(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(0)
 }

@@ -4,6 +4,7 @@
 //! Each object has a portal of its own. *Purses* pay: a session's purse is an account with what was donated to it, and for PD
 //! and VM sessions a kernel PD whose budget of kernel memory is filled out of that account on demand.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -24,12 +25,12 @@ pub(crate) struct Entry {
 /// Kinds of object.
 #[derive(Debug)]
 pub(crate) enum Thing {
-    Parent(Parent),
-    Pd(Pd),
-    Cpu(Cpu),
-    Thread(Thread),
+    Parent(Box<Parent>),
+    Pd(Box<Pd>),
+    Cpu(Box<Cpu>),
+    Thread(Box<Thread>),
     Dataspace(Dataspace),
-    Vm(Vm),
+    Vm(Box<Vm>),
     Rom(Rom),
     Log(Log),
     IoMem(IoMem),
@@ -37,6 +38,8 @@ pub(crate) enum Thing {
     Irq(Irq),
     Timer(Timer),
     Platform(Platform),
+    Rm(Rm),
+    RegionMap(RegionMap),
 }
 
 /// What pays for a session.
@@ -138,7 +141,9 @@ pub(crate) struct Dataspace {
     pub(crate) align: u32,
     pub(crate) writable: bool,
     pub(crate) caching: Caching,
-    /// PD and VM sessions in which it is attached, or was.
+    /// The region map that it shows, if it is a managed one; then it has no extents.
+    pub(crate) map: Option<ObjectId>,
+    /// PD and VM sessions and region maps in which it is attached, or was.
     pub(crate) attached: Vec<ObjectId>,
 }
 
@@ -219,6 +224,22 @@ pub(crate) struct Platform {
     pub(crate) label: String,
 }
 
+/// RM session.
+#[derive(Debug)]
+pub(crate) struct Rm {
+    pub(crate) purse: Purse,
+    pub(crate) maps: Vec<ObjectId>,
+}
+
+/// Region map: an address space that nobody runs in, shown by its dataspace.
+#[derive(Debug)]
+pub(crate) struct RegionMap {
+    /// The RM session that pays.
+    pub(crate) session: ObjectId,
+    pub(crate) space: Space,
+    pub(crate) dataspace: ObjectId,
+}
+
 /// What init holds as its parent.
 #[derive(Debug)]
 pub(crate) struct Parent {
@@ -249,15 +270,17 @@ impl Thing {
             Self::Irq(irq) => &mut irq.purse,
             Self::Timer(timer) => &mut timer.purse,
             Self::Platform(platform) => &mut platform.purse,
-            Self::Parent(_) | Self::Thread(_) | Self::Dataspace(_) => return None,
+            Self::Rm(rm) => &mut rm.purse,
+            Self::Parent(_) | Self::Thread(_) | Self::Dataspace(_) | Self::RegionMap(_) => return None,
         })
     }
 
-    /// The address space of a PD or VM session.
+    /// The address space of a PD or VM session, or of a region map.
     pub(crate) fn space(&mut self) -> Option<&mut Space> {
         match self {
             Self::Pd(pd) => Some(&mut pd.space),
             Self::Vm(vm) => Some(&mut vm.space),
+            Self::RegionMap(map) => Some(&mut map.space),
             _ => None,
         }
     }
@@ -288,6 +311,7 @@ accessors! {
     Thread thread,
     Dataspace dataspace,
     Vm vm,
+    RegionMap region_map,
 }
 
 accessors! {
@@ -304,4 +328,6 @@ accessors! {
     IoPort io_port_mut (mut),
     Irq irq_mut (mut),
     Timer timer_mut (mut),
+    Rm rm_mut (mut),
+    RegionMap region_map_mut (mut),
 }

@@ -14,19 +14,16 @@ use cloister_bare::thread::{Context, Options, QUANTUM, prepare, server, start};
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 9] = [
+pub(crate) static TESTS: [Test; 6] = [
     ("exception-page-fault", page_fault),
     ("exception-vectors", vectors),
     ("exception-privileged-instructions", privileged),
     ("exception-pager", pager),
-    ("exception-reply-changes-registers", registers),
-    ("exception-flags-are-masked", flags),
-    ("exception-bad-reply", bad_reply),
     ("exception-without-handler", no_handler),
     ("exception-in-a-server", in_server),
 ];
 
-type Code = extern "C" fn(u64) -> !;
+pub(crate) type Code = extern "C" fn(u64) -> !;
 
 /// Declares code that begins with the instruction under test. `rdi` is the argument.
 macro_rules! code {
@@ -38,9 +35,14 @@ macro_rules! code {
     };
 }
 
+/// The store under test.
+#[unsafe(naked)]
+pub(crate) extern "C" fn store(_: u64) -> ! {
+    naked_asm!("mov [rdi], rax", "ud2")
+}
+
 code! {
     load: "mov rax, [rdi]";
-    store: "mov [rdi], rax";
     jump: "jmp rdi";
     undefined: "ud2";
     divide: "div dil";
@@ -65,27 +67,27 @@ code! {
 const VECTOR: usize = 0;
 const ERROR: usize = 1;
 const ADDRESS: usize = 2;
-const RIP: usize = 3;
-const RFLAGS: usize = 5;
-const RAX: usize = 6;
+pub(crate) const RIP: usize = 3;
+pub(crate) const RFLAGS: usize = 5;
+pub(crate) const RAX: usize = 6;
 const RDI: usize = 11;
 
 static SEEN: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
-static DONE: AtomicU32 = AtomicU32::new(0);
-static RESULT: AtomicU64 = AtomicU64::new(0);
+pub(crate) static DONE: AtomicU32 = AtomicU32::new(0);
+pub(crate) static RESULT: AtomicU64 = AtomicU64::new(0);
 
-fn seen(word: usize) -> u64 {
+pub(crate) fn seen(word: usize) -> u64 {
     SEEN[word].load(Ordering::Relaxed)
 }
 
 /// Where a thread goes on after its exception.
-extern "C" fn recovered(value: u64) -> ! {
+pub(crate) extern "C" fn recovered(value: u64) -> ! {
     RESULT.store(value, Ordering::Relaxed);
     let _ = up(DONE.load(Ordering::Relaxed));
     rest()
 }
 
-fn note() {
+pub(crate) fn note() {
     for (index, word) in SEEN.iter().enumerate() {
         word.store(message().get(index), Ordering::Relaxed);
     }
@@ -99,7 +101,7 @@ fn handle(_: u64, header: Header) -> Header {
 }
 
 /// Runs code in a thread with that handler, until the thread has recovered.
-fn fault_with(code: Code, argument: u64, handler: cloister_bare::thread::Handler) -> Result<(), Status> {
+pub(crate) fn fault_with(code: Code, argument: u64, handler: cloister_bare::thread::Handler) -> Result<(), Status> {
     let done = semaphore(0)?;
     DONE.store(done, Ordering::Relaxed);
     let pager = server(handler, &Options::default())?;
@@ -213,79 +215,6 @@ fn pager() -> Outcome {
     // After the store comes the undefined instruction, at which the thread recovers.
     fault_with(store, hole + 8, fill)?;
     equal!((seen(VECTOR), seen(RIP)), (6, store as *const () as u64 + 3));
-    Ok(())
-}
-
-#[unsafe(naked)]
-extern "C" fn add(_: u64) -> ! {
-    naked_asm!("ud2", "lea rdi, [rax + rbx]", "add rdi, r15", "add rdi, rbp", "jmp {}", sym recovered)
-}
-
-fn set_registers(_: u64, _: Header) -> Header {
-    note();
-    message().set(RIP, seen(RIP) + 2);
-    for (word, value) in [(RAX, 1), (7, 20), (12, 300), (20, 4000)] {
-        message().set(word, value);
-    }
-    Header::new(WORDS, 0)
-}
-
-fn registers() -> Outcome {
-    fault_with(add, 0, set_registers)?;
-    equal!(RESULT.load(Ordering::Relaxed), 4321);
-    Ok(())
-}
-
-#[unsafe(naked)]
-extern "C" fn show_flags(_: u64) -> ! {
-    naked_asm!("ud2", "pushfq", "pop rdi", "jmp {}", sym recovered)
-}
-
-fn set_flags(_: u64, _: Header) -> Header {
-    note();
-    message().set(RIP, seen(RIP) + 2);
-    // All but the trap flag, which would stop the thread at once.
-    message().set(RFLAGS, !0x100);
-    Header::new(WORDS, 0)
-}
-
-/// A handler sets the arithmetic flags; interrupts, I/O privilege and the like are not its to change.
-fn flags() -> Outcome {
-    fault_with(show_flags, 0, set_flags)?;
-    let flags = RESULT.load(Ordering::Relaxed);
-    equal!(flags & 0x8d5, 0x8d5);
-    equal!(flags & 0x2_3200, 0x200);
-    check!(seen(RFLAGS) & 0x200 != 0);
-    Ok(())
-}
-
-static BAD: AtomicU64 = AtomicU64::new(0);
-
-fn answer_badly(_: u64, _: Header) -> Header {
-    match BAD.load(Ordering::Relaxed) {
-        0 => message().set(RIP, 0xffff_8000_0000_0000),
-        1 => message().set(RIP, 1 << 63),
-        2 => return Header(u64::MAX),
-        _ => message().set(4, 1 << 63),
-    }
-    Header::new(WORDS, 0)
-}
-
-/// Answers that make no sense stop the thread or send it into its next exception; nobody else notices.
-fn bad_reply() -> Outcome {
-    for case in 0..4 {
-        BAD.store(case, Ordering::Relaxed);
-        // The store would fault again and again at the same place; its thread must not starve this one.
-        let done = semaphore(0)?;
-        DONE.store(done, Ordering::Relaxed);
-        let pager = server(answer_badly, &Options::default())?;
-        let event = pager.portal(0)?;
-        let mut thread = prepare(store, 0, &Options { event, ..Options::default() })?;
-        start(&mut thread, 1, QUANTUM)?;
-        equal!(down_for(done, 5_000), Err(Status::Timeout));
-        thread.destroy();
-        pager.destroy();
-    }
     Ok(())
 }
 

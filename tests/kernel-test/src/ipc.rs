@@ -143,9 +143,9 @@ fn long_reply() -> Outcome {
     Ok(())
 }
 
-static GATE: AtomicU32 = AtomicU32::new(0);
+pub(crate) static GATE: AtomicU32 = AtomicU32::new(0);
 static DONE: AtomicU32 = AtomicU32::new(0);
-static PORTAL: AtomicU32 = AtomicU32::new(0);
+pub(crate) static PORTAL: AtomicU32 = AtomicU32::new(0);
 
 /// A server that answers when the gate opens.
 fn gated(_: u64, header: Header) -> Header {
@@ -153,7 +153,7 @@ fn gated(_: u64, header: Header) -> Header {
     increment(0, header)
 }
 
-extern "C" fn caller(value: u64) -> ! {
+pub(crate) extern "C" fn caller(value: u64) -> ! {
     message().set(0, value);
     let result = match ipc(PORTAL.load(Ordering::Relaxed), 1, 0) {
         Ok(_) => message().get(0),
@@ -164,7 +164,7 @@ extern "C" fn caller(value: u64) -> ! {
     rest()
 }
 
-fn gate() -> Result<Context, Status> {
+pub(crate) fn gate() -> Result<Context, Status> {
     GATE.store(semaphore(0)?, Ordering::Relaxed);
     DONE.store(semaphore(0)?, Ordering::Relaxed);
     RESULT.store(0, Ordering::Relaxed);
@@ -173,7 +173,7 @@ fn gate() -> Result<Context, Status> {
     Ok(context)
 }
 
-fn done() -> Result<u64, Status> {
+pub(crate) fn done() -> Result<u64, Status> {
     down_for(DONE.load(Ordering::Relaxed), 1_000_000)?;
     Ok(RESULT.load(Ordering::Relaxed))
 }

@@ -12,6 +12,7 @@ mod accounting;
 mod basics;
 mod create;
 mod destroy;
+mod exception_replies;
 mod exceptions;
 mod foreign;
 mod fpu;
@@ -22,6 +23,7 @@ mod guest_guards;
 mod guest_memory;
 mod guest_random;
 mod harness;
+mod helping;
 mod interrupts;
 mod ipc;
 mod items;
@@ -39,8 +41,10 @@ static SUITES: &[&[Test]] = &[
     &spaces::TESTS,
     &semaphore::TESTS,
     &ipc::TESTS,
+    &helping::TESTS,
     &items::TESTS,
     &exceptions::TESTS,
+    &exception_replies::TESTS,
     &foreign::TESTS,
     &fpu::TESTS,
     &scheduling::TESTS,

@@ -54,11 +54,7 @@ impl<V: Vcpu> Runner<V> {
     /// Runs until something ends the machine.
     pub(crate) fn run(&mut self) -> Result<End, Error> {
         loop {
-            if self.bus.apic_touched {
-                self.bus.apic_touched = false;
-                self.look = true;
-                self.timer = self.bus.board.fabric.timer_deadline(self.bus.vcpu);
-            }
+            self.notice_apic();
             if self.bus.board.fabric.attention(self.bus.vcpu) || self.look {
                 self.look = false;
                 self.look_at_interrupts()?;
@@ -80,6 +76,16 @@ impl<V: Vcpu> Runner<V> {
                 Some(PowerEvent::Off | PowerEvent::Sleep) => return Ok(End::Off),
                 Some(PowerEvent::Reset) => return Ok(End::Reset),
             }
+        }
+    }
+
+    /// Renews what is known of the local APIC, if the guest touched it.
+    #[inline]
+    fn notice_apic(&mut self) {
+        if self.bus.apic_touched {
+            self.bus.apic_touched = false;
+            self.look = true;
+            self.timer = self.bus.board.fabric.timer_deadline(self.bus.vcpu);
         }
     }
 
@@ -162,6 +168,7 @@ impl<V: Vcpu> Runner<V> {
 
     /// The guest waits for an interrupt, and so does this thread.
     fn halt(&mut self) {
+        self.notice_apic();
         let vcpu = self.bus.vcpu;
         let mut slept = false;
         loop {
@@ -187,3 +194,7 @@ impl<V: Vcpu> Runner<V> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "vcpu_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use crate::faults::{self, Event};
 use crate::machine::{Core, ONE, SESSION};
 use crate::objects::{Cpu as Session, Thing, Thread as State};
 use crate::{FAULT_ENTRYPOINT, kernel};
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use cloister_abi::cap::Selector;
@@ -16,6 +17,8 @@ use cloister_session::{Cpu, CpuInfo, Fault, Object, Resources, Thread, ThreadFla
 
 /// Priority of components that are not told otherwise. Core itself runs above, idle things below.
 const PRIORITY: u32 = 64;
+/// Longest name of a thread, bytes.
+const NAME: usize = 64;
 /// Time slice, microseconds.
 const QUANTUM: u64 = 10_000;
 
@@ -38,7 +41,7 @@ impl Core {
             handler: None,
             fault: None,
         };
-        self.add(None, Thing::Cpu(session)).inspect_err(|_| self.close_purse(&purse))
+        self.add(None, Thing::Cpu(Box::new(session))).inspect_err(|_| self.close_purse(&purse))
     }
 
     /// Closes a CPU session: its threads go.
@@ -88,7 +91,7 @@ impl Core {
         let base = reserved.inspect_err(|_| self.give_up_thread(pd, thread.utcb))?;
         (thread.ec, thread.event) = (base, base + 1);
         let (utcb, global) = (thread.utcb, thread.global);
-        let id = self.add(Some(pd), Thing::Thread(thread)).inspect_err(|_| {
+        let id = self.add(Some(pd), Thing::Thread(Box::new(thread))).inspect_err(|_| {
             selectors::release(base, 2);
             self.give_up_thread(pd, utcb);
         })?;
@@ -162,6 +165,9 @@ impl Call<'_> {
     fn new_thread(&mut self, pd: Object, name: &str, start: ThreadStart, global: bool) -> Result<Cap, Error> {
         let pd = ObjectId::from_raw(pd.own()?);
         self.core.pd(pd)?;
+        if name.len() > NAME {
+            return Err(Error::Invalid);
+        }
         let own = self.core.cpu(self.id)?.priority;
         let thread = State {
             name: String::from(name),

@@ -6,6 +6,7 @@ mod devices;
 mod memory;
 mod parent;
 mod pd;
+mod rm;
 pub(crate) mod small;
 mod timer;
 mod vm;
@@ -15,7 +16,7 @@ use crate::objects::Thing;
 use cloister_base::{Error, ObjectId, entry};
 use cloister_session::{
     CpuServer, DataspaceServer, Decoder, Encoder, IoMemServer, IoPortServer, IrqServer, LogServer, ParentServer,
-    PdServer, PlatformServer, RomServer, ThreadServer, TimerServer, VmServer,
+    PdServer, PlatformServer, RegionMapServer, RmServer, RomServer, ThreadServer, TimerServer, VmServer,
 };
 
 /// A call to an object.
@@ -49,6 +50,8 @@ pub(crate) fn dispatch(core: &mut Core, id: ObjectId, request: &mut Decoder<'_>,
         Thing::Irq(_) => served!(IrqServer),
         Thing::Timer(_) => served!(TimerServer),
         Thing::Platform(_) => served!(PlatformServer),
+        Thing::Rm(_) => served!(RmServer),
+        Thing::RegionMap(_) => served!(RegionMapServer),
     };
     serve(&mut Call { core, id }, request, reply);
 }

@@ -7,7 +7,9 @@ use crate::machine::Core;
 use crate::objects::{Session, Thing};
 use cloister_base::{Cap, Error, ObjectId, selectors};
 use cloister_core_model::AccountId;
-use cloister_session::{Affinity, Parent, ParentSignal, Resources, SessionRequest, SessionResponse, id as environment};
+use cloister_session::{
+    ARGS, Affinity, LABEL, Parent, ParentSignal, Resources, SessionRequest, SessionResponse, id as environment,
+};
 
 impl Core {
     /// Opens a session of one of core's services.
@@ -24,6 +26,7 @@ impl Core {
             "LOG" => self.open_log(donor, label, donation),
             "ROM" => self.open_rom(donor, label, donation),
             "VM" => self.open_vm(donor, label, donation),
+            "RM" => self.open_rm(donor, donation),
             "IO_MEM" => self.open_io_mem(donor, args, donation),
             "IO_PORT" => self.open_io_port(donor, args, donation),
             "IRQ" => self.open_irq(donor, args, donation),
@@ -44,10 +47,11 @@ impl Core {
             Some(Thing::Pd(_)) => self.close_pd(id),
             Some(Thing::Cpu(_)) => self.close_cpu(id),
             Some(Thing::Vm(_)) => self.close_vm(id),
+            Some(Thing::Rm(_)) => self.close_rm(id),
             Some(Thing::Timer(_)) => self.close_timer(id),
             Some(Thing::IoMem(_) | Thing::IoPort(_) | Thing::Irq(_)) => self.close_device(id),
             Some(Thing::Rom(_) | Thing::Log(_) | Thing::Platform(_)) => self.close_small(id),
-            Some(Thing::Parent(_) | Thing::Thread(_) | Thing::Dataspace(_)) | None => {}
+            Some(Thing::Parent(_) | Thing::Thread(_) | Thing::Dataspace(_) | Thing::RegionMap(_)) | None => {}
         }
     }
 }
@@ -63,7 +67,7 @@ impl Parent for Call<'_> {
         _: Affinity,
     ) -> Result<Option<Cap>, Error> {
         let parent = self.core.parent(self.id)?;
-        if id < environment::FIRST_FREE {
+        if id < environment::FIRST_FREE || label.len() > LABEL || args.len() > ARGS {
             return Err(Error::Invalid);
         }
         if parent.sessions.contains_key(&id) {

@@ -6,6 +6,7 @@ use crate::machine::{Core, ONE, SESSION};
 use crate::memory;
 use crate::objects::{Caching, Content, Owner, Pd as Session, Purse, Space, Thing};
 use crate::{ENTRYPOINT, kernel};
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -37,7 +38,7 @@ impl Core {
         let space = Space { selector: kernel + 2, regions: Regions::new(ANYWHERE, USER_END), charged: 0 };
         self.add(
             None,
-            Thing::Pd(Session {
+            Thing::Pd(Box::new(Session {
                 label: label.to_string(),
                 purse,
                 space,
@@ -47,7 +48,7 @@ impl Core {
                 made: BTreeMap::new(),
                 next_handle: 1,
                 notification: None,
-            }),
+            })),
         )
     }
 

@@ -5,6 +5,7 @@ use super::Call;
 use crate::kernel;
 use crate::machine::{Core, ONE, SESSION};
 use crate::objects::{Purse, Space, Thing, Vcpu, Vm as Session};
+use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use cloister_abi::cap::{NONE, Perms};
@@ -33,7 +34,7 @@ impl Core {
 
     fn add_vm(&mut self, purse: Purse, label: &str) -> Result<ObjectId, Error> {
         let space = Space { selector: NONE, regions: Regions::guest(GUEST_END), charged: 0 };
-        self.add(None, Thing::Vm(Session { label: label.to_string(), purse, space, vcpus: Vec::new() }))
+        self.add(None, Thing::Vm(Box::new(Session { label: label.to_string(), purse, space, vcpus: Vec::new() })))
     }
 
     fn make_guest(&mut self, id: ObjectId) -> Result<(), Error> {

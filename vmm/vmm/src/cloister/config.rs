@@ -30,11 +30,11 @@ pub struct Loaded {
 /// # Errors
 /// In words, with line and column: no document, no `config` node, or a value that can't be understood.
 pub fn load(text: &[u8]) -> Result<Loaded, String> {
-    let document = parse_bytes(text).map_err(|error| format!("config:{error}"))?;
+    let document = parse_bytes(text).map_err(|error| format!("config: {error}"))?;
     let mut objections: Vec<String> = document.problems.iter().map(ToString::to_string).collect();
     let root = &document.root;
     if root.kind != "config" {
-        return Err(format!("config:{}: the top-level node is `{}`, must be `config`", root.position, root.kind));
+        return Err(format!("config: {}: the top-level node is `{}`, must be `config`", root.position, root.kind));
     }
     for node in &root.nodes {
         objections.push(format!("{}: unknown node `{}` in `config`", node.position, node.kind));
@@ -90,7 +90,7 @@ fn unknown(attribute: &Attribute<'_>) -> String {
 
 fn wrong(attribute: &Attribute<'_>, node: &Node<'_>, expected: &str) -> String {
     let Attribute { tag, value, value_position, .. } = attribute;
-    format!("config:{value_position}: `{tag}` of `{}` must be {expected}, not `{value}`", node.kind)
+    format!("config: {value_position}: `{tag}` of `{}` must be {expected}, not `{value}`", node.kind)
 }
 
 fn yes(text: &str) -> Option<bool> {

@@ -58,7 +58,7 @@ fn read_config() -> Result<VmConfig, String> {
     // The rest of its last page is zeros.
     let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
     let loaded = config::load(bytes.get(..end).unwrap_or(&[]))?;
-    loaded.objections.iter().for_each(|objection| eprintln!("vm: config:{objection}"));
+    loaded.objections.iter().for_each(|objection| eprintln!("vm: config: {objection}"));
     Ok(loaded.config)
 }
 
