@@ -14,7 +14,7 @@ use cloister_bare::kernel::{Raw, call, ipc, message};
 use cloister_bare::thread::{Context, Options, destroy, server, spawn};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 14] = [
+pub(crate) static TESTS: [Test; 15] = [
     ("ipc-words", words),
     ("ipc-guards", guards),
     ("ipc-reply-guards", reply_guards),
@@ -29,6 +29,7 @@ pub(crate) static TESTS: [Test; 14] = [
     ("ipc-helped-callee-destroyed", helped_callee_destroyed),
     ("ipc-helped-callee-crashes", helped_callee_crashes),
     ("ipc-portal-destroyed", portal_destroyed),
+    ("ipc-chain-too-long", long_chain),
 ];
 
 /// More and less important than the thread that runs the tests.
@@ -289,5 +290,44 @@ fn portal_destroyed() -> Outcome {
     equal!(ipc(other, 0, 0)?, Header::new(1, 0));
     equal!(message().get(0), 2);
     server.destroy();
+    Ok(())
+}
+
+/// A server that calls the portal that its own portal's identity names, if there is one, else waits for the gate.
+fn link(next: u64, header: Header) -> Header {
+    let done = match u32::try_from(next) {
+        Ok(portal) if portal != 0 => ipc(portal, 0, 0).map(drop),
+        _ => down(GATE.load(Ordering::Relaxed)).map(drop),
+    };
+    message().set(0, done.is_ok().into());
+    header
+}
+
+/// A chain of callees that is longer than the kernel follows harms only who waits at its beginning.
+fn long_chain() -> Outcome {
+    const LINKS: usize = 300;
+    let last = gate()?;
+    last.set_handler(link);
+    let mut servers = [last.ec; LINKS];
+    let mut portal = last.portal(0)?;
+    let mut near = portal;
+    for (index, place) in servers.iter_mut().enumerate().skip(1) {
+        let server = server(link, &Options::default())?;
+        portal = server.portal(portal.into())?;
+        *place = server.ec;
+        if index == 100 {
+            near = portal;
+        }
+    }
+    PORTAL.store(portal, Ordering::Relaxed);
+    let thread = spawn(caller, 10, HIGH)?;
+    // The whole chain waits now. Its beginning is too far from its end to be helped, the middle is not.
+    refused!(Busy, IpcCall { portal, header: 0, flags: 0 });
+    refused!(Timeout, IpcCall { portal: near, header: 0, flags: IpcFlags::NONBLOCKING.bits() });
+    up(GATE.load(Ordering::Relaxed))?;
+    up(GATE.load(Ordering::Relaxed))?;
+    equal!(ipc(near, 0, 0)?, Header::new(0, 0));
+    thread.destroy();
+    servers.into_iter().for_each(destroy);
     Ok(())
 }

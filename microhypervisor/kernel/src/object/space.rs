@@ -175,10 +175,23 @@ impl Space {
     /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
     /// itself, which would keep all of that for ever.
     pub(crate) fn kill(&self) {
+        self.drop_capabilities(usize::MAX);
+    }
+
+    /// Drops at most so many capabilities. Answers whether there may be more.
+    fn drop_capabilities(&self, most: usize) -> bool {
+        let mut left = most;
         for table in self.tables() {
             // SAFETY: the frames are the space's for its life.
-            unsafe { table.as_ref() }.iter().for_each(|slot| release(slot.swap(0, Ordering::AcqRel)));
+            for slot in unsafe { table.as_ref() }.iter().filter(|slot| slot.load(Ordering::Relaxed) != 0) {
+                if left == 0 {
+                    return true;
+                }
+                release(slot.swap(0, Ordering::AcqRel));
+                left -= 1;
+            }
         }
+        false
     }
 
     /// The tables of an object space.
@@ -234,13 +247,15 @@ impl Space {
         Ok(())
     }
 
-    /// Removes at most so many tables with all they map. Answers whether there may be more. Spaces other than of memory have none.
+    /// Removes at most so many tables with all that is in them. Answers whether there may be more.
     pub(crate) fn strip(&self, most: usize) -> bool {
         let Some(payer) = self.header.payer() else { return false };
         let _guard = self.lock.lock();
         let more = match &self.content {
             Content::Host(table) => table.strip(payer, most),
             Content::Guest(table) => table.strip(payer, most),
+            // The tables stay, since threads of others may be looking.
+            Content::Objects(_) => return self.drop_capabilities(most * SLOTS / 8),
             _ => return false,
         };
         self.forget_translations();

@@ -10,7 +10,7 @@ use crate::width::{index, low16, low32};
 use spin::Mutex;
 
 /// Most I/O APICs and interrupt overrides that are kept.
-const MANY: usize = 16;
+pub(crate) const MANY: usize = 16;
 
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, Default)]

@@ -134,6 +134,6 @@ boot_high:
     ud2
 "#,
     stack = sym super::percore::BOOT_STACK,
-    stack_size = const super::percore::STACK_SIZE,
+    stack_size = const super::percore::STACK_END,
     start = sym crate::boot::start,
 );

@@ -141,13 +141,14 @@ pub(crate) unsafe fn build(pool: (u64, u64), devices: &[u64]) -> Result<(), &'st
     let root = memory::boot_frame()?;
     // SAFETY: a fresh frame, kept for ever.
     let table = unsafe { PageTable::<Kernel>::new(root) };
+    let guards = super::percore::guard_pages();
     let text = ((&raw const TEXT_START).addr() as u64, (&raw const TEXT_END).addr() as u64);
     let rodata = (text.1, (&raw const RODATA_END).addr() as u64);
     let data = (rodata.1, (&raw const KERNEL_END).addr() as u64);
     let common = PRESENT | ACCESSED | DIRTY | GLOBAL;
     let parts = [(text, common), (rodata, common | NO_EXEC), (data, common | WRITE | NO_EXEC)];
     for ((start, end), bits) in parts {
-        for page in (start..end).step_by(4096) {
+        for page in (start..end).step_by(4096).filter(|page| !guards.contains(page)) {
             table
                 .map(&frames, page & 0xffff_ffff_ffff, 0, |_| Some((page - IMAGE_OFFSET, bits)))
                 .map_err(|_| "kernel image could not be mapped")?;

@@ -13,22 +13,39 @@ use x86::msr::{IA32_EFER, IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LST
 /// Size of a kernel stack, bytes.
 pub(crate) const STACK_SIZE: usize = 32 * 1024;
 
-/// A kernel stack.
+/// A kernel stack, with a page before it that is not mapped: who runs over its end faults instead of writing elsewhere.
 #[repr(C, align(4096))]
-pub(crate) struct Stack(core::cell::UnsafeCell<[u8; STACK_SIZE]>);
+pub(crate) struct Stack {
+    guard: [u8; GUARD],
+    body: core::cell::UnsafeCell<[u8; STACK_SIZE]>,
+}
+
+const GUARD: usize = 4096;
 
 // SAFETY: only the core that runs on it touches a stack.
 unsafe impl Sync for Stack {}
 
 /// Stack of the boot core; those of others come out of the pool.
-pub(crate) static BOOT_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
-static FAULT_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
-static NMI_STACK: Stack = Stack(core::cell::UnsafeCell::new([0; STACK_SIZE]));
+pub(crate) static BOOT_STACK: Stack = Stack::new();
+static FAULT_STACK: Stack = Stack::new();
+static NMI_STACK: Stack = Stack::new();
 
 impl Stack {
-    fn top(&self) -> u64 {
-        self.0.get().expose_provenance() as u64 + STACK_SIZE as u64
+    const fn new() -> Self {
+        Self { guard: [0; GUARD], body: core::cell::UnsafeCell::new([0; STACK_SIZE]) }
     }
+
+    fn top(&self) -> u64 {
+        self.body.get().expose_provenance() as u64 + STACK_SIZE as u64
+    }
+}
+
+/// Offset of the end of a stack.
+pub(crate) const STACK_END: usize = size_of::<Stack>();
+
+/// Addresses of the pages before the stacks, which must not be mapped.
+pub(crate) fn guard_pages() -> [u64; 3] {
+    [&BOOT_STACK, &FAULT_STACK, &NMI_STACK].map(|stack| core::ptr::from_ref(&stack.guard).addr() as u64)
 }
 
 /// Kernel code segment; kernel data is the one after.
