@@ -80,7 +80,7 @@ pub(crate) fn code(random: &mut Random) {
     let place: *mut u64 = core::ptr::with_exposed_provenance_mut(0x40_0000);
     for index in 0..8192 {
         // SAFETY: the guest's own memory, used for nothing else.
-        unsafe { place.add(index).write_volatile(random.next()) };
+        unsafe { place.wrapping_add(index).write_volatile(random.next()) };
     }
     for _ in 0..5000 {
         let entry = AT + random.below(65_000);
