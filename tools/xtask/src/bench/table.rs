@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_verdict_follows_the_limit() {
-        let text = show(&[row("null", 90), row("sem-up", 157), row("own", 5)]);
+        let text = show(&[row("null", 90), row("semaphore-up", 157), row("own", 5)]);
         let lines: Vec<_> = text.lines().collect();
         assert!(lines[1].contains("1.00  good"), "{}", lines[1]);
         assert!(lines[2].contains("1.00  TOO MUCH"), "{}", lines[2]);
