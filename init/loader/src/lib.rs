@@ -2,23 +2,16 @@
 //! Loads an ELF program into a component's PD and starts it. Core does that for init, and each sandbox for its children.
 //!
 //! What the program only reads or executes is attached straight out of its ROM, so it costs no RAM; what it writes is copied
-//! into RAM that the child pays for. The program is foreign data: [`Program::parse`] is total, and a segment that is
-//! writable and executable is refused.
+//! into RAM that the child pays for. The program is foreign data; `cloister-elf` checks it before anything is done.
 //!
-//! Key types: [`Program`] (a checked ELF file), [`load`], [`start`], [`Local`] (how the loader gets at memory to fill it).
+//! Key types: [`load`], [`start`], [`Local`] (how the loader gets at memory to fill it).
 #![no_std]
 #![deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic, clippy::expect_used)]
 #![expect(unsafe_code, reason = "writing to a dataspace that nobody else knows yet")]
 
-#[cfg(test)]
-extern crate std;
-
-mod elf;
-
-pub use elf::{Corrupt, Program, Segment};
-
 use cloister_base::dataspace::Mapping;
 use cloister_base::{Cap, Error, Link};
+use cloister_elf::{ElfError, Policy, Segment};
 use cloister_session::{Attach, CpuClient, PdClient, Rights, ThreadClient, ThreadFlags, ThreadStart, Transport};
 
 /// Stack of a program's first thread, bytes.
@@ -29,7 +22,7 @@ const PAGE: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadError {
     /// The file is not a program for this machine. Its maker is to blame.
-    Corrupt(Corrupt),
+    Corrupt(ElfError),
     /// A session said no: mostly, the child's quota does not suffice.
     Session(Error),
 }
@@ -45,8 +38,8 @@ impl core::fmt::Display for LoadError {
 
 impl core::error::Error for LoadError {}
 
-impl From<Corrupt> for LoadError {
-    fn from(why: Corrupt) -> Self {
+impl From<ElfError> for LoadError {
+    fn from(why: ElfError) -> Self {
         Self::Corrupt(why)
     }
 }
@@ -94,23 +87,41 @@ impl Local for Own {
 /// # Errors
 /// See [`LoadError`]. What was attached until then stays: the PD is of no use any more.
 pub fn load<T: Transport>(elf: &[u8], rom: Cap, child: &PdClient<T>, local: &impl Local) -> Result<u64, LoadError> {
-    let program = Program::parse(elf)?;
-    for segment in program.segments() {
-        let place = segment.pages()?;
-        if segment.is_shareable() {
-            let offset = segment.file_offset & !0xfff;
-            let attach = Attach { offset, size: place.size, address: Some(place.address), rights: segment.rights };
-            child.attach(rom.object(), attach)?;
-            continue;
-        }
-        let dataspace = child.alloc(place.size, 12)?;
-        if !segment.data.is_empty() {
-            local.fill(dataspace, place.lead, segment.data)?;
-        }
-        child.attach(dataspace.object(), Attach::at(place.address, segment.rights))?;
-        local.dismiss(dataspace);
+    let image = cloister_elf::parse(&mut { elf }, &Policy::NATIVE)?;
+    for segment in &image.segments {
+        place(segment, elf, rom, child, local)?;
     }
-    Ok(program.entry)
+    Ok(image.entry)
+}
+
+/// Puts one segment into a PD.
+fn place<T: Transport>(
+    segment: &Segment,
+    elf: &[u8],
+    rom: Cap,
+    child: &PdClient<T>,
+    local: &impl Local,
+) -> Result<(), LoadError> {
+    let address = segment.first_page();
+    let size = segment.end_page().saturating_sub(address);
+    let lead = segment.address.saturating_sub(address);
+    let mut rights = Rights::READ;
+    rights.set(Rights::WRITE, segment.writable);
+    rights.set(Rights::EXEC, segment.executable);
+    if segment.shares_rom() {
+        let offset = segment.offset.saturating_sub(lead);
+        child.attach(rom.object(), Attach { offset, size, address: Some(address), rights })?;
+        return Ok(());
+    }
+    let dataspace = child.alloc(size, 12)?;
+    let content = usize::try_from(segment.offset).ok().and_then(|offset| elf.get(offset..));
+    let content = usize::try_from(segment.file_size).ok().and_then(|length| content?.get(..length)).unwrap_or(&[]);
+    if !content.is_empty() {
+        local.fill(dataspace, usize::try_from(lead).map_err(|_| Error::Invalid)?, content)?;
+    }
+    child.attach(dataspace.object(), Attach::at(address, rights))?;
+    local.dismiss(dataspace);
+    Ok(())
 }
 
 /// Makes a stack in a PD, with a page below it that is not mapped. Answers its top.

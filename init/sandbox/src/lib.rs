@@ -26,7 +26,6 @@ mod apply;
 mod balance;
 mod child;
 mod directory;
-pub mod elf;
 #[cfg(feature = "host")]
 pub mod host;
 mod lifecycle;

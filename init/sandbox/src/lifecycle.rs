@@ -13,11 +13,11 @@ use alloc::vec::Vec;
 use cloister_session::Error;
 
 use crate::child::{BINARY, CPU, ENVIRONMENT, Exit, PD, State};
-use crate::elf;
 use crate::platform::{ChildId, LogLevel, Platform};
 use crate::quota::Quota;
 use crate::sandbox::Sandbox;
 use crate::session::{ServedBy, SessionState};
+use cloister_elf as elf;
 
 /// Reads a ROM session by copying.
 struct RomSource<'p, P: Platform> {

@@ -11,8 +11,8 @@ use core::fmt;
 
 use cloister_session::{Error, ParentSignal};
 
-use crate::elf::{Policy, Segment};
 use crate::quota::Quota;
+use cloister_elf::{Policy, Segment};
 
 /// A child, one instance of it: a restarted child has another number. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -18,9 +18,9 @@ use super::Served;
 use super::local::LocalServices;
 use super::memory::{Content, own, own_account};
 use super::text_rom::TextRom;
-use crate::elf::{Machine, PAGE, Policy, Segment};
 use crate::platform::{ChildId, LogLevel, Platform, SessionId, SessionRequest};
 use crate::quota::Quota;
+use cloister_elf::{PAGE, Policy, Segment};
 
 /// Stack of a child's first thread, bytes; programs that need more make themselves another. Below it one page stays free.
 const STACK: u64 = 64 << 10;
@@ -228,14 +228,7 @@ impl<L: LocalServices> Platform for System<L> {
     }
 
     fn policy(&self) -> Policy {
-        let machine = if cfg!(target_arch = "aarch64") {
-            Machine::AARCH64
-        } else if cfg!(target_arch = "riscv64") {
-            Machine::RISCV
-        } else {
-            Machine::X86_64
-        };
-        Policy { machine, low: 64 << 10, high: 0x7fff_ffff_f000, base: 256 << 20 }
+        Policy::NATIVE
     }
 
     fn open_at_parent(&mut self, id: SessionId, request: SessionRequest<'_>) -> Result<Option<Cap>, Error> {

@@ -47,7 +47,7 @@ fn a_child_that_cannot_start_says_why_and_stops_nobody() {
     ];
     for (start, why) in cases {
         let mut world = World::new();
-        world.model().roms.insert("short".into(), super::elf::program()[..0x2100].to_vec());
+        world.model().roms.insert("short".into(), cloister_elf::testing::program()[..0x2100].to_vec());
         world.model().roms.insert("text".into(), vec![b'#'; 64]);
         world.apply(&format!("{start}\n+ start app"));
         assert_eq!((world.state("x"), world.state("app")), (State::Stuck, State::Alive), "{start}");
@@ -62,7 +62,7 @@ fn a_child_that_cannot_start_says_why_and_stops_nobody() {
 fn a_missing_program_is_retried_with_the_next_configuration() {
     let mut world = World::with("+ start x");
     let before = world.id("x");
-    world.model().roms.insert("x".into(), super::elf::program());
+    world.model().roms.insert("x".into(), cloister_elf::testing::program());
     world.apply("+ start x");
     assert_eq!(world.state("x"), State::Alive);
     assert!(world.id("x") != before);

@@ -6,11 +6,11 @@ use std::fmt;
 
 use cloister_init_config::{OnAllExited, load};
 
-use crate::elf::{Machine, Policy, Segment};
 use crate::{
     ChildId, Error, LogLevel, ParentSignal, Platform, Quota, RequestKind, Sandbox, ServerRequest, SessionId,
     SessionRequest, State,
 };
+use cloister_elf::{Machine, Policy, Segment};
 
 /// An object that a capability leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,7 +63,11 @@ pub(super) const OVERHEAD: Quota = Quota::new(4 * COST.ram + HOSTING.ram, 4 * CO
 
 impl Model {
     pub(super) fn new() -> Self {
-        let roms = [("vmm", super::elf::program()), ("driver", super::elf::program()), ("app", super::elf::program())];
+        let roms = [
+            ("vmm", cloister_elf::testing::program()),
+            ("driver", cloister_elf::testing::program()),
+            ("app", cloister_elf::testing::program()),
+        ];
         let roms = roms.into_iter().map(|(name, bytes)| (name.to_owned(), bytes)).collect();
         Self { own: INITIAL, roms, ..Self::default() }
     }
@@ -243,7 +247,7 @@ impl Platform for Model {
 
     fn rom_read(&mut self, rom: &Object, offset: u64, buffer: &mut [u8]) -> bool {
         let Some(Kind::Rom(content)) = self.objects.get(rom) else { return false };
-        crate::elf::Source::read(&mut content.as_slice(), offset, buffer)
+        cloister_elf::Source::read(&mut content.as_slice(), offset, buffer)
     }
 
     fn map_segment(&mut self, child: ChildId, pd: &Object, _: &Object, segment: &Segment) -> Result<(), Error> {

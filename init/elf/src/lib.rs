@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The program of a child: a static ELF64 image.
+//! The program of a component: a static ELF64 image, read by core for init and by each sandbox for its children.
 //!
 //! [`parse`] looks at the headers only, through a [`Source`] that copies bytes out of the ROM, and returns the segments
 //! to map. It takes what a component may be and refuses the rest, with the offset of what it objects to: executables
@@ -8,6 +8,21 @@
 //!
 //! Own code instead of a crate: the forty lines that read the two header types are fewer than what would have to be
 //! checked again behind any library, which knows neither our policy nor our address space.
+
+#![no_std]
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::panic, clippy::expect_used)
+)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[cfg(any(feature = "testing", test))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -49,6 +64,13 @@ impl Machine {
     pub const RISCV: Self = Self(243);
 }
 
+#[cfg(target_arch = "x86_64")]
+const NATIVE: Machine = Machine::X86_64;
+#[cfg(target_arch = "aarch64")]
+const NATIVE: Machine = Machine::AARCH64;
+#[cfg(target_arch = "riscv64")]
+const NATIVE: Machine = Machine::RISCV;
+
 /// What images may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -60,6 +82,12 @@ pub struct Policy {
     pub high: u64,
     /// Where position-independent images go; a multiple of [`PAGE`].
     pub base: u64,
+}
+
+impl Policy {
+    /// What a component of this machine may be: not below 64 KiB, where null pointers lead, nor in the last page of the user half;
+    /// position-independent images go to 256 MiB.
+    pub const NATIVE: Self = Self { machine: NATIVE, low: 64 << 10, high: 0x7fff_ffff_f000, base: 256 << 20 };
 }
 
 /// An image that may be loaded.

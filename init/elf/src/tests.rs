@@ -3,45 +3,13 @@
 
 use proptest::prelude::{any, prop, prop_assert, proptest};
 
-use crate::elf::{ElfError, Image, Machine, Policy, Segment, parse};
+use crate::testing::{DATA, Program, TEXT, image, program};
+use crate::{ElfError, Image, Machine, Policy, Segment, parse};
+use std::boxed::Box;
+use std::vec;
+use std::vec::Vec;
 
 const POLICY: Policy = Policy { machine: Machine::X86_64, low: 0x1000, high: 0x7fff_ffff_f000, base: 0x1000_0000 };
-
-/// `type, flags, offset, address, file size, memory size`
-type Program = (u32, u32, u64, u64, u64, u64);
-
-/// An image with these program headers and this entry, padded to `len` bytes.
-pub(super) fn image(programs: &[Program], entry: u64, len: usize) -> Vec<u8> {
-    let mut bytes = b"\x7fELF\x02\x01\x01".to_vec();
-    bytes.resize(16, 0);
-    for half in [2_u16, 62] {
-        bytes.extend(half.to_le_bytes());
-    }
-    bytes.extend(1_u32.to_le_bytes());
-    for word in [entry, 64, 0] {
-        bytes.extend(word.to_le_bytes());
-    }
-    bytes.extend(0_u32.to_le_bytes());
-    for half in [64, 56, u16::try_from(programs.len()).unwrap(), 64, 0, 0] {
-        bytes.extend(half.to_le_bytes());
-    }
-    for (kind, flags, offset, address, file_size, size) in programs {
-        bytes.extend(kind.to_le_bytes());
-        bytes.extend(flags.to_le_bytes());
-        for word in [*offset, *address, *address, *file_size, *size, 0x1000] {
-            bytes.extend(word.to_le_bytes());
-        }
-    }
-    bytes.resize(len.max(bytes.len()), 0);
-    bytes
-}
-
-const TEXT: Program = (1, 5, 0, 0x40_0000, 0x2000, 0x2000);
-const DATA: Program = (1, 6, 0x2010, 0x40_3010, 0x100, 0x3000);
-
-pub(super) fn program() -> Vec<u8> {
-    image(&[TEXT, DATA], 0x40_1000, 0x3000)
-}
 
 fn read(bytes: &[u8]) -> Result<Image, ElfError> {
     parse(&mut { bytes }, &POLICY)
