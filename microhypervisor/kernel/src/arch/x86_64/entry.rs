@@ -60,19 +60,8 @@ const _: () = assert!(core::mem::offset_of!(Core, head) == 0);
 
 global_asm!(
     r#"
-    .section .text.entry, "ax"
-    .balign 64
-    .global entry_syscall
-entry_syscall:
-    swapgs
-    mov gs:[{scratch}], rsp
-    mov rsp, gs:[{rsp0}]
-    mov [rsp - 5 * 8], rcx
-    mov rcx, gs:[{scratch}]
-    mov [rsp - 3 * 8], r11
-    mov [rsp - 2 * 8], rcx
-    mov qword ptr [rsp - 7 * 8], {syscall}
-    sub rsp, 9 * 8
+    /* The registers of a frame below `rcx` and `r11`, which `syscall` takes for itself. */
+    .macro push_general
     push rax
     push rdx
     push rsi
@@ -86,6 +75,53 @@ entry_syscall:
     push r13
     push r14
     push r15
+    .endm
+    .macro pop_general
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbx
+    pop rbp
+    pop r10
+    pop r9
+    pop r8
+    pop rdi
+    pop rsi
+    pop rdx
+    pop rax
+    .endm
+    /* A trap that stays on the stack it came in on. */
+    .macro trap_in_kernel
+    push r11
+    push rcx
+    push_general
+    cld
+    mov rdi, rsp
+    mov rbp, rsp
+    and rsp, -16
+    call {kernel_trap}
+    mov rsp, rbp
+    pop_general
+    pop rcx
+    pop r11
+    add rsp, 16
+    .endm
+
+    .section .text.entry, "ax"
+    .balign 64
+    .global entry_syscall
+entry_syscall:
+    swapgs
+    mov gs:[{scratch}], rsp
+    mov rsp, gs:[{rsp0}]
+    mov [rsp - 5 * 8], rcx
+    mov rcx, gs:[{scratch}]
+    mov [rsp - 3 * 8], r11
+    mov [rsp - 2 * 8], rcx
+    mov qword ptr [rsp - 7 * 8], {syscall}
+    sub rsp, 9 * 8
+    push_general
     mov rdx, rsp
     mov rdi, gs:[{this}]
     mov rsi, gs:[{current}]
@@ -100,19 +136,7 @@ entry_syscall:
 exit_user:
     mov rsp, gs:[{rsp0}]
     sub rsp, {frame}
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rax
+    pop_general
     cmp qword ptr [rsp + 2 * 8], {syscall}
     jne 1f
     mov rcx, [rsp + 4 * 8]
@@ -145,102 +169,19 @@ entry_trap:
     je 3f
     push r11
     push rcx
-    push rax
-    push rdx
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    push_general
     cld
     mov rdi, rsp
     mov rsp, gs:[{stack}]
     call {user_trap}
     jmp exit_user
 
-2: push r11
-    push rcx
-    push rax
-    push rdx
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
-    cld
-    mov rdi, rsp
-    mov rbp, rsp
-    and rsp, -16
-    call {kernel_trap}
-    mov rsp, rbp
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rax
-    pop rcx
-    pop r11
-    add rsp, 16
+2:
+    trap_in_kernel
     iretq
 
 3:
-    push r11
-    push rcx
-    push rax
-    push rdx
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
-    cld
-    mov rdi, rsp
-    mov rbp, rsp
-    and rsp, -16
-    call {kernel_trap}
-    mov rsp, rbp
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rax
-    pop rcx
-    pop r11
-    add rsp, 16
+    trap_in_kernel
     swapgs
     iretq
 
