@@ -352,7 +352,7 @@ pub struct VcpuKick {
 }
 call!(VcpuKick = 21; vcpu);
 
-/// Binds an interrupt to a semaphore: each is an up. A level-triggered one stays masked until acknowledged.
+/// Binds an interrupt line to a semaphore: each is an up. A level-triggered one stays masked until acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IrqBind {
     /// The machine (`MACHINE_IRQ`).
@@ -403,6 +403,21 @@ impl Call for Yield {
     }
 }
 
+/// Binds a message-signalled interrupt (MSI, or one vector of MSI-X) to a semaphore: each is an up. Answers the address (first
+/// value) and the data (second value) that the device's driver writes into the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BindMsi {
+    /// The machine (`MACHINE_IRQ`).
+    pub machine: Selector,
+    /// Semaphore (`SM_BIND`).
+    pub sm: Selector,
+    /// Requester id of the device: PCI segment in bits 16..32, bus in 8..16, device in 3..8, function in 0..3.
+    pub device: u32,
+    /// Core to which the interrupt goes.
+    pub core: u32,
+}
+call!(BindMsi = 26; machine, sm, device, core);
+
 /// Arguments of every call by name, in the order of the numbers.
 pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     Null::ARGUMENTS,
@@ -431,10 +446,11 @@ pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     IrqAck::ARGUMENTS,
     MachineControl::ARGUMENTS,
     Yield::ARGUMENTS,
+    BindMsi::ARGUMENTS,
 ];
 
 /// Name and number of every call, in the order of the numbers.
-pub const CALLS: [(&str, u64); 26] = [
+pub const CALLS: [(&str, u64); 27] = [
     (Null::NAME, Null::NUMBER),
     (IpcCall::NAME, IpcCall::NUMBER),
     (IpcReply::NAME, IpcReply::NUMBER),
@@ -461,6 +477,7 @@ pub const CALLS: [(&str, u64); 26] = [
     (IrqAck::NAME, IrqAck::NUMBER),
     (MachineControl::NAME, MachineControl::NUMBER),
     (Yield::NAME, Yield::NUMBER),
+    (BindMsi::NAME, BindMsi::NUMBER),
 ];
 
 bitflags! {

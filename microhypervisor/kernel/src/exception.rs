@@ -3,6 +3,7 @@
 
 use crate::arch::Frame;
 use crate::arch::trap::{exception_state, set_exception_state};
+use crate::flood::Flood;
 use crate::object::ec::State;
 use crate::object::{Ec, Object};
 use crate::percore::Core;
@@ -11,19 +12,24 @@ use cloister_abi::USER_END;
 use cloister_abi::arch::current::exception::WORDS;
 use cloister_abi::utcb::Header;
 
+/// Execution contexts that were stopped.
+static STOPPED: Flood = Flood::new();
+
 /// Sends an exception to the EC's handler. Without one, or if it is busy or gone, the EC is stopped for good.
 pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
     let state = exception_state(frame, crate::arch::percore::fs_base());
     let handler = ec.event.as_ref().filter(|portal| portal.header().is_alive() && portal.ec.header().is_alive());
     let handler = handler.filter(|portal| portal.ec.state.get() == State::Idle && portal.ec.core == core.id);
     let Some(portal) = handler else {
-        log::warn!(
-            "exception {} (error {:#x}, address {:#x}) at {:#x} without handler: execution context stopped",
-            state.vector,
-            state.error,
-            state.address,
-            state.rip
-        );
+        STOPPED.tell(|count| {
+            log::warn!(
+                "exception {} (error {:#x}, address {:#x}) at {:#x} without handler: execution context stopped ({count} so far)",
+                state.vector,
+                state.error,
+                state.address,
+                state.rip
+            );
+        });
         stop(ec);
         return;
     };

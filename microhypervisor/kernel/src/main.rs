@@ -16,6 +16,7 @@ mod arch;
 mod boot;
 mod console;
 mod exception;
+mod flood;
 mod guest;
 mod interrupt;
 mod ipc;

@@ -57,6 +57,8 @@ pub(crate) struct Core {
     pub(crate) since: Cell<u64>,
     /// Tick for which the alarm is armed.
     pub(crate) armed: Cell<u64>,
+    /// Tick until which device interrupts wait; `u64::MAX` if they do not.
+    pub(crate) brake: Cell<u64>,
     pub(crate) ready: ReadyQueue<Sc>,
     pub(crate) timeouts: TimeoutQueue<Ec>,
     pub(crate) fpu_owner: Cell<FpuOwner>,
@@ -82,6 +84,7 @@ static BOOT_CORE: Core = Core {
     sc: Cell::new(None),
     since: Cell::new(0),
     armed: Cell::new(u64::MAX),
+    brake: Cell::new(u64::MAX),
     ready: ReadyQueue::new(),
     timeouts: TimeoutQueue::new(),
     fpu_owner: Cell::new(FpuOwner::NOBODY),

@@ -101,7 +101,7 @@ fn expire(core: &Core, now: u64) {
 
 /// Arms the alarm for what comes first. `guest` is the deadline of a guest that is about to run, 0 for none.
 pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
-    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX);
+    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.brake.get());
     if guest != 0 {
         next = next.min(guest);
     }

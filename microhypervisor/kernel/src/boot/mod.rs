@@ -11,7 +11,7 @@ mod root;
 
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, timer};
-use crate::{console, memory};
+use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
 
 /// First Rust code: on the boot stack, with the boot page tables. `protocol` is 1 for PVH, 2 for Multiboot 2.
@@ -49,6 +49,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         memory::keep(start, end)?;
     }
     irq::init();
+    interrupt::add_core(0)?;
     timer::init();
     let mut found = 0;
     match guest::init() {

@@ -7,6 +7,7 @@ use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::list::List;
 use core::cell::Cell;
+use core::sync::atomic::AtomicU32;
 
 /// Marks the list of ECs that wait at a semaphore.
 #[derive(Debug)]
@@ -25,8 +26,8 @@ pub(crate) struct Sm {
     pub(crate) target: Option<Ref<Sm>>,
     /// Bits it sets there.
     pub(crate) bits: u64,
-    /// Interrupt that is bound, plus one; 0 for none.
-    pub(crate) gsi: Cell<u32>,
+    /// Core and vector of the interrupt that is bound; 0 for none. See [`crate::interrupt`].
+    pub(crate) binding: AtomicU32,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -45,7 +46,7 @@ impl Sm {
             queue: List::new(),
             target,
             bits,
-            gsi: Cell::new(0),
+            binding: AtomicU32::new(0),
         }
     }
 
@@ -80,8 +81,6 @@ impl Sm {
             // SAFETY: members of the queue are alive.
             unsafe { ec.as_ref() }.wake(Status::Aborted, 0);
         }
-        if let Some(gsi) = self.gsi.take().checked_sub(1) {
-            crate::interrupt::unbind(gsi);
-        }
+        crate::interrupt::unbind(self);
     }
 }

@@ -6,7 +6,7 @@ use crate::arch::power;
 use crate::memory::{POOL, pool_size};
 use crate::object::pd::TABLES;
 use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
-use crate::width::index;
+use crate::width::{index, low8};
 use crate::{interrupt, sched};
 use cloister_abi::cap::{Kind, Perms};
 use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp};
@@ -83,11 +83,15 @@ pub(super) fn irq_bind(ec: &Ec, call: &abi::IrqBind) -> Answer {
     lookup::<Machine>(ec, call.machine, Perms::MACHINE_IRQ)?;
     let sm = lookup::<Sm>(ec, call.sm, Perms::SM_BIND)?;
     let flags = IrqFlags::from_bits(call.flags & !0xff00).ok_or(Status::BadParameter)?;
-    if call.flags >> 8 & 0xff != 0 {
-        return Err(Status::BadCore);
-    }
-    interrupt::bind(call.gsi, sm, flags)?;
+    interrupt::bind_line(call.gsi, low8(call.flags >> 8), sm, flags)?;
     Ok((0, 0))
+}
+
+pub(super) fn bind_msi(ec: &Ec, call: &abi::BindMsi) -> Answer {
+    lookup::<Machine>(ec, call.machine, Perms::MACHINE_IRQ)?;
+    let sm = lookup::<Sm>(ec, call.sm, Perms::SM_BIND)?;
+    let core = u8::try_from(call.core).map_err(|_| Status::BadCore)?;
+    interrupt::bind_message(call.device, core, sm)
 }
 
 pub(super) fn irq_ack(ec: &Ec, call: &abi::IrqAck) -> Answer {

@@ -139,6 +139,7 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         abi::VcpuSync::NUMBER => with(&args, |call| crate::guest::sync(core, ec, &call)),
         abi::VcpuKick::NUMBER => with(&args, |call| crate::guest::kick(ec, &call)),
         abi::IrqBind::NUMBER => with(&args, |call| control::irq_bind(ec, &call)),
+        abi::BindMsi::NUMBER => with(&args, |call| control::bind_msi(ec, &call)),
         abi::IrqAck::NUMBER => with(&args, |call| control::irq_ack(ec, &call)),
         abi::MachineControl::NUMBER => with(&args, |call| control::machine(ec, &call)),
         abi::Yield::NUMBER => {

@@ -75,6 +75,13 @@ pub(crate) fn end_of_interrupt() {
     write(EOI, 0);
 }
 
+/// Lets in only what is above the devices' vectors, or everything (task priority; AMD APM vol. 2, 16.6.4).
+pub(crate) fn hold(devices: bool) {
+    let class: u64 = if devices { (idt::TIMER >> 4) - 1 } else { 0 };
+    // SAFETY: the task priority says which interrupts come in, and nothing else.
+    unsafe { core::arch::asm!("mov cr8, {}", in(reg) class, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Unmasks the timer in the mode that the processor has.
 pub(crate) fn start_timer() {
     let mode = if cpu::has(feature::TSC_DEADLINE) { MODE_DEADLINE } else { 0 };

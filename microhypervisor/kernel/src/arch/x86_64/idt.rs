@@ -10,9 +10,9 @@ pub(crate) struct Idt([[u64; 2]; 256]);
 
 /// Vectors below this one are exceptions.
 pub(crate) const EXCEPTIONS: u64 = 32;
-/// First vector of device interrupts; the global system interrupt is added.
-pub(crate) const FIRST_GSI: u64 = 0x30;
-/// Vector of the local timer.
+/// First vector of devices; the legacy controllers' spurious ones are below.
+pub(crate) const FIRST_DEVICE: u64 = 0x30;
+/// Vector of the local timer. It and those above are let in while devices are held back.
 pub(crate) const TIMER: u64 = 0xf0;
 /// Vector of spurious interrupts.
 pub(crate) const SPURIOUS: u64 = 0xff;

@@ -12,6 +12,7 @@ pub(crate) mod guest;
 mod idt;
 mod ioapic;
 pub(crate) mod irq;
+mod msi;
 pub(crate) mod paging;
 pub(crate) mod percore;
 pub(crate) mod power;

@@ -2,8 +2,10 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt, irq};
+use super::{apic, idt};
+use crate::flood::Flood;
 use crate::percore::core;
+use crate::width::low8;
 use crate::{exception, interrupt, sched};
 use cloister_abi::arch::x86_64::exception::ExceptionState;
 
@@ -13,20 +15,27 @@ const GENERAL_PROTECTION: u64 = 13;
 const PAGE_FAULT: u64 = 14;
 const MACHINE_CHECK: u64 = 18;
 
+/// Interrupts that nobody asked for.
+static UNEXPECTED: Flood = Flood::new();
+
 fn hardware_interrupt(vector: u64) {
     match vector {
         idt::TIMER => {
             apic::end_of_interrupt();
+            interrupt::release(core());
             sched::alarm();
         }
         idt::SPURIOUS => {}
-        _ if vector >= idt::FIRST_GSI && vector < idt::FIRST_GSI + u64::from(irq::MANY) => {
-            interrupt::arrived(crate::width::low32(vector - idt::FIRST_GSI));
+        idt::FIRST_DEVICE..idt::TIMER => {
+            if !interrupt::arrived(core(), low8(vector)) {
+                UNEXPECTED
+                    .tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
+            }
         }
         // Legacy controllers, masked: a spurious interrupt of theirs needs no end.
         0x20..0x30 => {}
         _ => {
-            log::warn!("interrupt at vector {vector:#x} that nobody asked for");
+            UNEXPECTED.tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
             apic::end_of_interrupt();
         }
     }

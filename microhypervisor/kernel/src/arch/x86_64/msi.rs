@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The way of an interrupt message from a device, or from a pin of an I/O APIC, to a vector of a core: what must be written into the
+//! device. PCI Local Bus 3.0, 6.8; Intel SDM vol. 3, 11.11 (message address and data).
+//!
+//! With an IOMMU that remaps interrupts, the way leads through an entry that belongs to the device, which can be blocked; without one the
+//! message names APIC and vector itself, every device can send every message, and nothing can block it but the device.
+
+use cloister_abi::status::Status;
+
+/// Address of messages: the APICs' window; the APIC is in bits 12..20.
+const WINDOW: u64 = 0xfee0_0000;
+
+/// A way that is taken; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Route(());
+
+impl Route {
+    /// A way from a device to a vector of a local APIC. Answers with it address and data of the message: fixed delivery, edge.
+    ///
+    /// # Errors
+    /// `BadCore`: the APIC cannot be reached by messages.
+    pub(crate) fn take(device: u32, apic: u32, vector: u8) -> Result<(Self, (u64, u64)), Status> {
+        let _ = device;
+        let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
+        Ok((Self(()), (WINDOW | u64::from(apic) << 12, u64::from(vector))))
+    }
+
+    /// A way from a pin of an I/O APIC. Answers with it the words of its redirection entry, high one first, without trigger and polarity.
+    ///
+    /// # Errors
+    /// `BadCore`: the APIC cannot be reached from there.
+    pub(crate) fn of_pin(gsi: u32, apic: u32, vector: u8) -> Result<(Self, (u32, u32)), Status> {
+        let _ = gsi;
+        let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
+        Ok((Self(()), (u32::from(apic) << 24, u32::from(vector))))
+    }
+
+    /// Blocks the way, or opens it again; false if it cannot be blocked.
+    pub(crate) fn block(&mut self, blocked: bool) -> bool {
+        let _ = blocked;
+        false
+    }
+}
