@@ -28,6 +28,8 @@ mod interrupts;
 mod ipc;
 mod items;
 mod make;
+mod messages;
+mod pci;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -51,6 +53,7 @@ static SUITES: &[&[Test]] = &[
     &destroy::TESTS,
     &accounting::TESTS,
     &interrupts::TESTS,
+    &messages::TESTS,
     &guest_guards::TESTS,
     &guest_exits::TESTS,
     &guest_events::TESTS,

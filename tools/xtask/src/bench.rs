@@ -104,7 +104,16 @@ fn prepare(
     bootimage::write(&sources, scenario, &GuestOptions::default(), &image)?;
     let kernel = built.program(workspace, KERNEL)?;
     let boot = Boot::Direct { kernel, module: Some(image), cmdline: scenario.cmdline() };
-    Ok(Config { emulator, boot, memory: Size::mib(3072), smp: 1, accel: Accel::Tcg, icount: true, folder })
+    Ok(Config {
+        emulator,
+        boot,
+        memory: Size::mib(3072),
+        smp: 1,
+        devices: Vec::new(),
+        accel: Accel::Tcg,
+        icount: true,
+        folder,
+    })
 }
 
 /// Boots, and collects what is reported; false when the end was not.

@@ -69,6 +69,7 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
         boot: Boot::Cd { image: image.to_path_buf(), uefi },
         memory: scenario.settings.memory,
         smp: scenario.settings.smp,
+        devices: scenario.settings.devices.clone(),
         accel: Accel::Auto,
         icount: false,
         folder: folder.join(name),

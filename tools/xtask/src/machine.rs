@@ -39,6 +39,8 @@ pub(crate) struct Config {
     pub(crate) boot: Boot,
     pub(crate) memory: Size,
     pub(crate) smp: u32,
+    /// Devices beside the usual ones, as QEMU names them.
+    pub(crate) devices: Vec<String>,
     pub(crate) accel: Accel,
     /// Count instructions in place of time, so that each run takes as many.
     pub(crate) icount: bool,
@@ -197,6 +199,9 @@ fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Comman
     }
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.args(["-d", "cpu_reset,guest_errors", "-D"]).arg(config.folder.join("qemu.log"));
+    for device in &config.devices {
+        command.args(["-device", device]);
+    }
     add_boot(&mut command, &config.boot, &config.folder)?;
     Ok(command)
 }

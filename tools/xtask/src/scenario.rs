@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub(crate) cmdline: String,
     pub(crate) memory: Size,
     pub(crate) smp: u32,
+    /// What QEMU adds to the machine (`-device`).
+    pub(crate) devices: Vec<String>,
     /// Count instructions in place of time, so that each run takes as many.
     pub(crate) icount: bool,
     /// The program that the kernel starts.
@@ -135,6 +137,7 @@ impl Default for Settings {
             cmdline: String::new(),
             memory: Size::mib(3072),
             smp: 1,
+            devices: Vec::new(),
             icount: false,
             root: "cloister-core".to_owned(),
             guest: GuestSettings::default(),

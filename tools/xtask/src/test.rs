@@ -37,6 +37,9 @@ use crate::workspace::Workspace;
 /// Machines at a time.
 const MACHINES: usize = 2;
 
+/// What the kernel's tests want to find: devices that interrupt on demand, by a line and by messages.
+const KERNEL_DEVICES: [&str; 2] = ["edu", "e1000e"];
+
 /// Lines of a failed machine that are shown.
 const LAST_LINES: usize = 30;
 
@@ -72,7 +75,8 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
     if options.only.is_none_or(|rung| rung == Rung::Kernel)
         && let Some(root) = workspace.program_of("tests/kernel-test")
     {
-        let settings = Settings { root: root.to_owned(), ..Settings::default() };
+        let devices = KERNEL_DEVICES.map(str::to_owned).into();
+        let settings = Settings { root: root.to_owned(), devices, ..Settings::default() };
         let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
         jobs.push(Job { name: "kernel".to_owned(), scenario, kind: JobKind::Kernel });
     }
@@ -108,7 +112,8 @@ fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) ->
             cmdline: job.scenario.cmdline(),
         };
         let (memory, smp, accel) = (settings.memory, settings.smp, Accel::Auto);
-        let config = Config { emulator: emulator.clone(), boot, memory, smp, accel, icount: settings.icount, folder };
+        let (emulator, devices, icount) = (emulator.clone(), settings.devices.clone(), settings.icount);
+        let config = Config { emulator, boot, memory, smp, devices, accel, icount, folder };
         queue.push_back((job, config));
     }
     let (queue, tally) = (Mutex::new(queue), Mutex::new(Tally::default()));
