@@ -4,7 +4,7 @@
 //! `used <= limit` holds always. Budget moves between domains; it is neither made nor lost.
 
 use crate::Exhausted;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::sync::{AtomicU64, Ordering::Relaxed, constructor};
 
 /// A budget and what is used of it.
 #[derive(Debug)]
@@ -14,10 +14,11 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// A budget of so many bytes, nothing used.
-    #[must_use]
-    pub const fn new(limit: u64) -> Self {
-        Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
+    constructor! {
+        /// A budget of so many bytes, nothing used.
+        pub fn new(limit: u64) -> Self {
+            Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
+        }
     }
 
     /// Bytes in all.
@@ -69,6 +70,7 @@ impl Budget {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::Budget;
     use crate::Exhausted;

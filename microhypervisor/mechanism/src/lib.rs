@@ -9,18 +9,21 @@
 //! * [`list`] – intrusive queues (run queues, waiters, what a domain owns)
 //! * [`ready`] – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
+//! * [`mail`] – what cores ask of each other's objects
 #![no_std]
 #![expect(unsafe_code, reason = "intrusive structures in raw kernel memory")]
 
-#[cfg(test)]
+#[cfg(any(test, feature = "loom"))]
 extern crate std;
 
 pub mod budget;
 pub mod list;
+pub mod mail;
 pub mod pool;
 pub mod radix;
 pub mod ready;
 pub mod slab;
+mod sync;
 pub mod timeout;
 
 use core::ptr::NonNull;

@@ -152,6 +152,7 @@ impl<T: Linked<Tag>, Tag> Default for List<T, Tag> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::{Link, Linked, List};
     use std::vec::Vec;

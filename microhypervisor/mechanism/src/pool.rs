@@ -4,9 +4,9 @@
 //! Frames are single: what needs contiguous memory is allocated once at boot with [`Pool::reserve`]. Nothing is touched before it is
 //! used, so that a large pool costs no boot time.
 
+use crate::sync::{Mutex, constructor};
 use crate::{Exhausted, FRAME};
 use core::ptr::NonNull;
-use spin::Mutex;
 
 /// A free frame's first word: the next free frame.
 type Link = Option<NonNull<u8>>;
@@ -29,10 +29,11 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool without memory.
-    #[must_use]
-    pub const fn empty() -> Self {
-        Self { inner: Mutex::new(Inner { free: None, fresh: 0, end: 0, available: 0 }) }
+    constructor! {
+        /// A pool without memory.
+        pub fn empty() -> Self {
+            Self { inner: Mutex::new(Inner { free: None, fresh: 0, end: 0, available: 0 }) }
+        }
     }
 
     /// Gives the pool its region.
@@ -102,6 +103,7 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::{Exhausted, Pool};
     use crate::FRAME;

@@ -334,6 +334,7 @@ impl<F: Format> PageTable<F> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 pub(crate) mod tests {
     use super::{Format, MapError, PageTable, TableFrames};
     use crate::{Exhausted, FRAME, Frames};

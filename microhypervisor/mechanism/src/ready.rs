@@ -79,6 +79,7 @@ impl<T: Linked<Ready>> Default for ReadyQueue<T> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::{Ready, ReadyQueue};
     use crate::list::{Link, Linked};

@@ -149,6 +149,7 @@ impl Slab {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::{ALIGN, Slab};
     use crate::radix::tests::Heap;

@@ -70,6 +70,7 @@ impl<T: Linked<Timeout> + Deadline> Default for TimeoutQueue<T> {
 }
 
 #[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
     use super::{Deadline, Timeout, TimeoutQueue};
     use crate::list::{Link, Linked};

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::process;
 use crate::say;
 use crate::setup;
-use crate::workspace::{Target, Workspace, cargo};
+use crate::workspace::{Member, Target, Workspace, cargo};
 
 pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
     say::step("Checking", "format");
@@ -25,14 +25,19 @@ pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
     say::step("Checking", "crates that run on the host or under the Linux personality");
     let mut clippy = Command::new(cargo());
     clippy.args(["clippy", "--quiet", "--all-targets"]);
-    good &= check(workspace, clippy, |target| target != Target::None)?;
+    good &= check(workspace, clippy, |member| member.target != Target::None)?;
+    if workspace.members.iter().any(|member| member.loom) {
+        let mut clippy = Command::new(cargo());
+        clippy.args(["clippy", "--quiet", "--all-targets", "--features", "loom"]);
+        good &= check(workspace, clippy, |member| member.loom)?;
+    }
 
     if workspace.of(Target::None).next().is_some() {
         let toolchain = setup::for_linting()?;
         say::step("Checking", &format!("freestanding crates with {}", toolchain.label));
         let mut clippy = toolchain.cargo("clippy", &workspace.target());
         clippy.args(["--quiet", "--release"]);
-        good &= check(workspace, clippy, |target| target == Target::None)?;
+        good &= check(workspace, clippy, |member| member.target == Target::None)?;
     }
     if good {
         say::step("Clean", "format and lints");
@@ -40,8 +45,8 @@ pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
     Ok(good)
 }
 
-fn check(workspace: &Workspace, mut clippy: Command, wanted: fn(Target) -> bool) -> Result<bool> {
-    for member in workspace.members.iter().filter(|member| wanted(member.target)) {
+fn check(workspace: &Workspace, mut clippy: Command, wanted: fn(&Member) -> bool) -> Result<bool> {
+    for member in workspace.members.iter().filter(|member| wanted(member)) {
         clippy.args(["--package", &member.name]);
     }
     clippy.args(["--", "--deny", "warnings"]).current_dir(&workspace.root);

@@ -4,6 +4,7 @@
 //! A crate says in `[package.metadata.cloister] target` where it runs (see the root `Cargo.toml`); nothing here
 //! or elsewhere in the tool lists crates by name, so a new component is built by being there.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -39,6 +40,8 @@ pub(crate) struct Member {
     /// The names of its programs.
     pub(crate) binaries: Vec<String>,
     pub(crate) folder: PathBuf,
+    /// It has a feature `loom`: with it, its tests try every order of steps of its concurrent parts.
+    pub(crate) loom: bool,
 }
 
 impl Workspace {
@@ -98,7 +101,9 @@ impl Member {
             .with_context(|| format!("{name} does not say in [package.metadata.cloister] what target it is for"))?;
         let binaries = package.targets.into_iter().filter(|target| target.kind.iter().any(|kind| kind == "bin"));
         let folder = package.manifest_path.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(Self { target: metadata.target, binaries: binaries.map(|target| target.name).collect(), folder, name })
+        let binaries = binaries.map(|target| target.name).collect();
+        let loom = package.features.contains_key("loom");
+        Ok(Self { target: metadata.target, binaries, folder, name, loom })
     }
 }
 
@@ -118,6 +123,8 @@ struct Package {
     name: String,
     manifest_path: PathBuf,
     targets: Vec<CargoTarget>,
+    #[serde(default)]
+    features: BTreeMap<String, Vec<String>>,
     metadata: Option<PackageMetadata>,
 }
 

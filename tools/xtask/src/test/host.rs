@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Unit tests on the host, by `cargo test`, of all crates that are not freestanding.
+//! Unit tests on the host, by `cargo test`, of all crates that are not freestanding. Crates with a feature `loom` are tested once more
+//! with it: their concurrent parts, in every order of steps.
 
 use std::process::{Command, Stdio};
 
@@ -8,23 +9,34 @@ use anyhow::{Context, Result, bail};
 use super::tally::Tally;
 use crate::process;
 use crate::say::{self, LongStep};
-use crate::workspace::{Target, Workspace, cargo};
+use crate::workspace::{Member, Target, Workspace, cargo};
 
 pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Tally> {
-    let members: Vec<_> = workspace.members.iter().filter(|member| member.target != Target::None).collect();
+    let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<&str> {
+        let members = workspace.members.iter().filter(|member| wanted(member));
+        members.flat_map(|member| ["--package", member.name.as_str()]).collect()
+    };
+    let mut tally = pass(workspace, filter, "on the host", &of(&|member| member.target != Target::None))?;
+    let mut concurrent = of(&|member| member.loom);
+    if !concurrent.is_empty() {
+        concurrent.extend(["--features", "loom", "--lib"]);
+        tally.add(pass(workspace, filter, "in every order of steps", &concurrent)?);
+    }
+    Ok(tally)
+}
+
+/// Compiles and runs the tests of some packages.
+fn pass(workspace: &Workspace, filter: Option<&str>, how: &str, packages: &[&str]) -> Result<Tally> {
     let test = |more: &[&str]| {
         let mut command = Command::new(cargo());
-        command.arg("test").args(more).current_dir(&workspace.root);
-        for member in &members {
-            command.args(["--package", &member.name]);
-        }
+        command.arg("test").args(more).args(packages).current_dir(&workspace.root);
         command
     };
     say::step("Compiling", "unit tests");
     if !process::visibly(&mut test(&["--quiet", "--no-run"]))? {
         bail!("the unit tests do not compile; cargo's messages stand above");
     }
-    let step = LongStep::begin("Testing", "on the host");
+    let step = LongStep::begin("Testing", how);
     let mut command = test(&["--no-fail-fast"]);
     command.args(filter.map(|filter| ["--", filter]).into_iter().flatten());
     let output = command.stdin(Stdio::null()).output().context("cargo could not be started")?;
@@ -37,7 +49,7 @@ pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Tally> 
         // A test program that died before its last line has counted nothing.
         tally.failed = tally.failed.max(1);
     }
-    say::step("Tested", &format!("on the host: {tally}"));
+    say::step("Tested", &format!("{how}: {tally}"));
     Ok(tally)
 }
 
