@@ -104,6 +104,18 @@ pub(crate) struct TestOptions {
     /// Only this rung
     #[arg(long, value_enum)]
     pub(crate) only: Option<Rung>,
+    /// Only on this machine
+    #[arg(long, value_enum)]
+    pub(crate) machine: Option<Emulator>,
+}
+
+/// What emulates the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Emulator {
+    /// QEMU: SVM, fast
+    Qemu,
+    /// Bochs: VMX, slow
+    Bochs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

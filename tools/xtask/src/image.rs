@@ -33,23 +33,33 @@ pub(crate) fn command(workspace: &Workspace, options: &ImageOptions) -> Result<b
     let built = build::all(workspace)?;
 
     let folder = workspace.target().join("image").join(&scenario.name);
-    let boot = folder.join("cd/boot");
-    fs::create_dir_all(boot.join("grub")).with_context(|| format!("{} cannot be made", boot.display()))?;
-    let sources = Sources { workspace, built: &built, guest: Some(&guest) };
-    bootimage::write(&sources, &scenario, &GuestOptions::default(), &boot.join("boot.img"))?;
-    let kernel = built.stripped(workspace, KERNEL)?;
-    fs::copy(&kernel, boot.join(KERNEL)).with_context(|| format!("{} cannot be copied", kernel.display()))?;
-    let recipe = workspace.root.join("firmware/grub/grub.cfg");
-    let recipe = fs::read_to_string(&recipe).with_context(|| format!("{} cannot be read", recipe.display()))?;
-    fs::write(boot.join("grub/grub.cfg"), recipe.replace("CMDLINE", &scenario.settings.cmdline))?;
-
     let image = options.output.clone().unwrap_or_else(|| folder.join("cloister.iso"));
-    make(&folder.join("cd"), &image)?;
+    let sources = Sources { workspace, built: &built, guest: Some(&guest) };
+    make(&sources, &scenario, &GuestOptions::default(), &folder, &image)?;
     say::step("Made", &image.display().to_string());
     if options.trial { try_both(&image, &scenario, &folder) } else { Ok(true) }
 }
 
-fn make(content: &Path, image: &Path) -> Result<()> {
+/// Makes the CD image of a scenario; `folder` is for its content.
+pub(crate) fn make(
+    sources: &Sources<'_>,
+    scenario: &Scenario,
+    options: &GuestOptions,
+    folder: &Path,
+    image: &Path,
+) -> Result<()> {
+    let boot = folder.join("cd/boot");
+    fs::create_dir_all(boot.join("grub")).with_context(|| format!("{} cannot be made", boot.display()))?;
+    bootimage::write(sources, scenario, options, &boot.join("boot.img"))?;
+    let kernel = sources.built.stripped(sources.workspace, KERNEL)?;
+    fs::copy(&kernel, boot.join(KERNEL)).with_context(|| format!("{} cannot be copied", kernel.display()))?;
+    let recipe = sources.workspace.root.join("firmware/grub/grub.cfg");
+    let recipe = fs::read_to_string(&recipe).with_context(|| format!("{} cannot be read", recipe.display()))?;
+    fs::write(boot.join("grub/grub.cfg"), recipe.replace("CMDLINE", &scenario.settings.cmdline))?;
+    pack(&folder.join("cd"), image)
+}
+
+fn pack(content: &Path, image: &Path) -> Result<()> {
     let _step = LongStep::begin("Packing", "the CD image");
     process::output(Command::new("grub-mkrescue").arg("-o").arg(image).arg(content))?;
     Ok(())

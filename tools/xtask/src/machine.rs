@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine below: a QEMU process with two serial lines and a way to end.
+//! The machine below: a process of QEMU or Bochs with two serial lines and a way to end.
 //!
 //! The first serial port is the console (the user's or a test's), the second one carries what kernel and
 //! components log. Both are sockets that this tool listens at, so that it sees all bytes, and in which order.
 //! Threads turn them into one queue of [`Event`]s; [`crate::console`] is what works on that queue.
 //!
-//! The software in the machine ends it by writing to the port of QEMU's `isa-debug-exit`; see [`Ending`].
+//! The software in the machine ends it by writing to the port of QEMU's `isa-debug-exit`, or in [`bochs`] by switching the
+//! machine off; see [`Ending`].
 
 mod accel;
+mod bochs;
 mod lines;
 
 use std::fs;
+use std::fs::File;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -55,6 +57,8 @@ pub(crate) enum Boot {
     Direct { kernel: PathBuf, module: Option<PathBuf>, cmdline: String },
     /// By firmware and a boot loader, from a CD.
     Cd { image: PathBuf, uefi: Option<[PathBuf; 2]> },
+    /// In Bochs, by its firmware and a boot loader, from a CD whose image is in the machine's folder.
+    Bochs { image: PathBuf },
 }
 
 /// What happens on the machine.
@@ -89,26 +93,33 @@ pub(crate) enum Ending {
 #[derive(Debug)]
 pub(crate) struct Machine {
     child: Child,
-    console: UnixStream,
+    console: File,
     events: Receiver<Event>,
     sender: Sender<Event>,
     folder: PathBuf,
+    bochs: bool,
 }
 
 impl Machine {
-    /// Starts QEMU and waits until both serial lines are connected.
+    /// Starts the emulator and waits until both serial lines are connected.
     pub(crate) fn start(config: &Config) -> Result<Self> {
         fs::create_dir_all(&config.folder).with_context(|| format!("{} cannot be made", config.folder.display()))?;
         let sockets = lines::socket_folder()?;
-        let (console, log) = (Listener::bind(&sockets, "console")?, Listener::bind(&sockets, "log")?);
-        let mut command = command(config, &console, &log)?;
-        let errors = fs::File::create(config.folder.join("qemu.err")).context("QEMU's error file cannot be made")?;
+        let bochs = matches!(config.boot, Boot::Bochs { .. });
+        let line = |name| if bochs { Listener::bind_port() } else { Listener::bind(&sockets, name) };
+        let (console, log) = (line("console")?, line("log")?);
+        let mut command = match &config.boot {
+            Boot::Bochs { image } => bochs::command(config, existing(image)?, console.address(), log.address())?,
+            _ => command(config, &console, &log)?,
+        };
+        let errors =
+            File::create(config.folder.join("qemu.err")).context("the emulator's error file cannot be made")?;
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
         let mut child = command.spawn().with_context(|| format!("{} cannot be started", config.emulator.display()))?;
         let connected = console
             .accept(&mut child, START_TIME)
             .and_then(|console| Ok((console, log.accept(&mut child, START_TIME)?)))
-            .with_context(|| qemu_failure(&config.folder));
+            .with_context(|| failure(&config.folder));
         let removed = fs::remove_dir_all(&sockets);
         let (console, log) = match connected {
             Ok(lines) => lines,
@@ -122,7 +133,7 @@ impl Machine {
         let (sender, events) = channel();
         lines::read(console.try_clone()?, Event::Console, sender.clone());
         lines::read(log, Event::Log, sender.clone());
-        Ok(Self { child, console, events, sender, folder: config.folder.clone() })
+        Ok(Self { child, console, events, sender, folder: config.folder.clone(), bochs })
     }
 
     /// What happened next, or nothing for so long.
@@ -140,14 +151,17 @@ impl Machine {
         drop(self.console.write_all(bytes));
     }
 
-    /// Waits for QEMU to end, which follows at once when both lines are closed.
+    /// Waits for the emulator to end, which follows at once when both lines are closed.
     pub(crate) fn ending(&mut self) -> Result<Ending> {
-        let status = self.child.wait().context("QEMU's end")?;
-        Ok(Ending::of(status))
+        let status = self.child.wait().context("the emulator's end")?;
+        Ok(if self.bochs { bochs::ending(&self.folder) } else { Ending::of(status) })
     }
 
-    /// What QEMU itself complained about.
+    /// What the emulator itself complained about.
     pub(crate) fn complaint(&self) -> String {
+        if self.bochs {
+            return bochs::complaint(&self.folder);
+        }
         let text = fs::read_to_string(self.folder.join("qemu.err")).unwrap_or_default();
         process::last_lines(&text, 5)
     }
@@ -194,7 +208,7 @@ fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Comman
         command.args(["-icount", "shift=0,sleep=off"]);
     }
     for (name, line) in [("console", console), ("log", log)] {
-        command.args(["-chardev", &format!("socket,id={name},path={}", line.path().display())]);
+        command.args(["-chardev", &format!("socket,id={name},path={}", line.address())]);
         command.args(["-serial", &format!("chardev:{name}")]);
     }
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
@@ -232,6 +246,7 @@ fn add_boot(command: &mut Command, boot: &Boot, folder: &Path) -> Result<()> {
                 command.args(["-drive", &format!("{},readonly=on", flash(code)), "-drive", &flash(&copy)]);
             }
         }
+        Boot::Bochs { .. } => bail!("QEMU is not Bochs"),
     }
     Ok(())
 }
@@ -243,9 +258,9 @@ fn existing(file: &Path) -> Result<&Path> {
     bail!("{} is not there", file.display())
 }
 
-fn qemu_failure(folder: &Path) -> String {
+fn failure(folder: &Path) -> String {
     let said = fs::read_to_string(folder.join("qemu.err")).unwrap_or_default();
-    format!("QEMU did not start: {}", process::last_lines(&said, 5))
+    format!("the emulator did not start: {}", process::last_lines(&said, 5))
 }
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ const ISO_TOOLS: Need = Need {
     what: "GRUB's grub-mkrescue for BIOS and UEFI, xorriso and mtools",
     packages: &["grub-common", "grub-pc-bin", "grub-efi-amd64-bin", "xorriso", "mtools"],
 };
+const BOCHS_PROGRAM: &str = "bochs";
+const BOCHS: Need = Need {
+    what: "Bochs with its firmware and its text screen, and `script`",
+    packages: &["bochs", "bochsbios", "vgabios", "bochs-term", "bsdutils"],
+};
 const FIRMWARE: Need = Need { what: "OVMF, a UEFI firmware for QEMU", packages: &["ovmf"] };
 
 pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
@@ -107,6 +112,23 @@ pub(crate) fn emulator() -> Result<PathBuf> {
     }
     packages::install(&[EMULATOR])?;
     process::find(EMULATOR_PROGRAM).with_context(|| format!("{EMULATOR_PROGRAM} is missing after the installation"))
+}
+
+/// The other emulator, which has VMX.
+pub(crate) fn bochs() -> Result<PathBuf> {
+    let find = || {
+        let files = ["/usr/share/bochs/BIOS-bochs-latest", "/usr/share/bochs/VGABIOS-lgpl-latest"];
+        let screen = "/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so";
+        let complete = files.iter().all(|file| Path::new(file).exists())
+            && (!packages::is_debian() || Path::new(screen).exists())
+            && process::find("script").is_some();
+        process::find(BOCHS_PROGRAM).filter(|_| complete)
+    };
+    if let Some(found) = find() {
+        return Ok(found);
+    }
+    packages::install(&[BOCHS])?;
+    find().with_context(|| format!("{BOCHS_PROGRAM} or a part of it is missing after the installation"))
 }
 
 /// What makes ISO images.

@@ -5,7 +5,7 @@
 //! 2. [`kernel`]: the kernel's tests, a root task of their own on the emulated machine;
 //! 3. [`script`]: scenarios that say what must come of them.
 //!
-//! The machines of rungs 2 and 3 run two at a time. A rung whose tests do not exist is absent: it counts nothing.
+//! The kernel's tests run in QEMU, where guests have SVM, and in Bochs, where they have VMX. The machines of rungs 2 and 3 run two at a time. A rung whose tests do not exist is absent: it counts nothing.
 //! What a machine said is kept under `target/artefacts`.
 
 mod host;
@@ -25,13 +25,15 @@ use anyhow::{Context, Result};
 use self::tally::{Outcome, Tally};
 use crate::bootimage::{self, KERNEL, Sources};
 use crate::build;
-use crate::cli::{GuestOptions, Rung, TestOptions};
+use crate::cli::{Emulator, GuestOptions, Rung, TestOptions};
 use crate::console::Session;
 use crate::console::record::Record;
+use crate::image;
 use crate::machine::{Accel, Boot, Config, Machine};
 use crate::say;
 use crate::scenario::{Scenario, Settings, TestSettings};
 use crate::setup;
+use crate::size::Size;
 use crate::workspace::Workspace;
 
 /// Machines at a time.
@@ -39,6 +41,9 @@ const MACHINES: usize = 2;
 
 /// What the kernel's tests want to find: devices that interrupt on demand, by a line and by messages.
 const KERNEL_DEVICES: [&str; 2] = ["edu", "e1000e"];
+
+/// Memory of a machine that Bochs emulates: all of it is the host's from the start.
+const BOCHS_MEMORY: Size = Size::mib(512);
 
 /// Lines of a failed machine that are shown.
 const LAST_LINES: usize = 30;
@@ -61,6 +66,7 @@ struct Job {
     name: String,
     scenario: Scenario,
     kind: JobKind,
+    emulator: Emulator,
 }
 
 enum JobKind {
@@ -75,10 +81,7 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
     if options.only.is_none_or(|rung| rung == Rung::Kernel)
         && let Some(root) = workspace.program_of("tests/kernel-test")
     {
-        let devices = KERNEL_DEVICES.map(str::to_owned).into();
-        let settings = Settings { root: root.to_owned(), devices, ..Settings::default() };
-        let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
-        jobs.push(Job { name: "kernel".to_owned(), scenario, kind: JobKind::Kernel });
+        jobs.extend(kernel_machines(root));
     }
     if options.only.is_none_or(|rung| rung == Rung::Scenarios) {
         for name in Scenario::names(workspace) {
@@ -87,33 +90,44 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
             if let Some(test) = scenario.settings.test.take()
                 && wanted
             {
-                jobs.push(Job { name: format!("scenario-{name}"), scenario, kind: JobKind::Script(test) });
+                jobs.push(Job {
+                    name: format!("scenario-{name}"),
+                    scenario,
+                    kind: JobKind::Script(test),
+                    emulator: Emulator::Qemu,
+                });
             }
         }
     }
+    jobs.retain(|job| options.machine.is_none_or(|machine| machine == job.emulator));
     Ok(jobs)
+}
+
+/// The machines on which the kernel's tests run, the slowest first.
+fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
+    let defaults = Settings::default();
+    let devices: Vec<_> = KERNEL_DEVICES.map(str::to_owned).into();
+    let machines = [
+        ("kernel-bochs", Emulator::Bochs, BOCHS_MEMORY, 1, Vec::new()),
+        ("kernel", Emulator::Qemu, defaults.memory, 1, devices.clone()),
+        ("kernel-2-cores", Emulator::Qemu, defaults.memory, 2, devices.clone()),
+        ("kernel-4-cores", Emulator::Qemu, defaults.memory, 4, devices),
+    ];
+    machines.into_iter().map(|(name, emulator, memory, smp, devices)| {
+        let settings = Settings { root: root.to_owned(), memory, smp, devices, ..Settings::default() };
+        let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
+        Job { name: name.to_owned(), scenario, kind: JobKind::Kernel, emulator }
+    })
 }
 
 fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) -> Result<Tally> {
     setup::everything()?;
-    let emulator = setup::emulator()?;
     let guest = setup::guest(workspace)?;
     let built = build::all(workspace)?;
     let sources = Sources { workspace, built: &built, guest: Some(&guest) };
     let mut queue = VecDeque::new();
     for job in jobs {
-        let folder = workspace.target().join("test").join(&job.name);
-        let image = folder.join("boot.img");
-        bootimage::write(&sources, &job.scenario, &GuestOptions::default(), &image)?;
-        let settings = &job.scenario.settings;
-        let boot = Boot::Direct {
-            kernel: built.program(workspace, KERNEL)?,
-            module: Some(image),
-            cmdline: job.scenario.cmdline(),
-        };
-        let (memory, smp, accel) = (settings.memory, settings.smp, Accel::Auto);
-        let (emulator, devices, icount) = (emulator.clone(), settings.devices.clone(), settings.icount);
-        let config = Config { emulator, boot, memory, smp, devices, accel, icount, folder };
+        let config = prepare(&sources, &job)?;
         queue.push_back((job, config));
     }
     let (queue, tally) = (Mutex::new(queue), Mutex::new(Tally::default()));
@@ -129,6 +143,29 @@ fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) ->
         }
     });
     Ok(tally.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Makes what a job boots.
+fn prepare(sources: &Sources<'_>, job: &Job) -> Result<Config> {
+    let folder = sources.workspace.target().join("test").join(&job.name);
+    let (scenario, guest) = (&job.scenario, GuestOptions::default());
+    let (emulator, boot) = match job.emulator {
+        Emulator::Qemu => {
+            let image = folder.join("boot.img");
+            bootimage::write(sources, scenario, &guest, &image)?;
+            let kernel = sources.built.program(sources.workspace, KERNEL)?;
+            (setup::emulator()?, Boot::Direct { kernel, module: Some(image), cmdline: scenario.cmdline() })
+        }
+        Emulator::Bochs => {
+            setup::iso_tools()?;
+            let image = folder.join("cloister.iso");
+            image::make(sources, scenario, &guest, &folder, &image)?;
+            (setup::bochs()?, Boot::Bochs { image })
+        }
+    };
+    let Settings { memory, smp, icount, ref devices, .. } = scenario.settings;
+    let devices = devices.clone();
+    Ok(Config { emulator, boot, memory, smp, devices, accel: Accel::Auto, icount, folder })
 }
 
 /// Boots one machine and tells what came of it.

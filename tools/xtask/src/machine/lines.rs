@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The serial lines as sockets: this tool listens, QEMU connects.
+//! The serial lines as sockets: this tool listens, the emulator connects.
 
 use std::fs;
-use std::io::{ErrorKind, Read};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -15,11 +18,36 @@ use anyhow::{Context, Result, bail};
 
 use super::Event;
 
-/// A line that waits for QEMU.
+/// A line that waits for the emulator.
 #[derive(Debug)]
 pub(super) struct Listener {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: Socket,
+    address: String,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Unix(UnixListener),
+    Tcp(TcpListener),
+}
+
+impl Socket {
+    /// The connection, as a file whose reads and writes wait.
+    fn accept(&self) -> io::Result<File> {
+        let descriptor: OwnedFd = match self {
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                stream.into()
+            }
+            Self::Tcp(listener) => {
+                let (stream, _) = listener.accept()?;
+                stream.set_nonblocking(false)?;
+                stream.into()
+            }
+        };
+        Ok(descriptor.into())
+    }
 }
 
 /// A new folder for sockets. It lies in the temporary folder, as a socket's path may have some 100 bytes at most.
@@ -32,26 +60,33 @@ pub(super) fn socket_folder() -> Result<PathBuf> {
 }
 
 impl Listener {
+    /// A socket in that folder.
     pub(super) fn bind(folder: &Path, name: &str) -> Result<Self> {
         let path = folder.join(name);
         let listener = UnixListener::bind(&path).with_context(|| format!("{} cannot be made", path.display()))?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path })
+        Ok(Self { socket: Socket::Unix(listener), address: path.display().to_string() })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// A port of this host alone, for emulators that know no other sockets.
+    pub(super) fn bind_port() -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).context("no port on 127.0.0.1 can be had")?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?.to_string();
+        Ok(Self { socket: Socket::Tcp(listener), address })
     }
 
-    /// Waits for the connection, for as long as QEMU lives and at most `patience`.
-    pub(super) fn accept(&self, child: &mut Child, patience: Duration) -> Result<UnixStream> {
+    /// Where the emulator must connect.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Waits for the connection, for as long as the emulator lives and at most `patience`.
+    pub(super) fn accept(&self, child: &mut Child, patience: Duration) -> Result<File> {
         let end = Instant::now() + patience;
         loop {
-            match self.listener.accept() {
-                Ok((stream, _)) => {
-                    stream.set_nonblocking(false)?;
-                    return Ok(stream);
-                }
+            match self.socket.accept() {
+                Ok(stream) => return Ok(stream),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error.into()),
             }
@@ -67,7 +102,7 @@ impl Listener {
 }
 
 /// Reads a line until its end, as events.
-pub(super) fn read(mut stream: UnixStream, event: fn(Vec<u8>) -> Event, sender: Sender<Event>) {
+pub(super) fn read(mut stream: File, event: fn(Vec<u8>) -> Event, sender: Sender<Event>) {
     thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count) = stream.read(&mut buffer) {

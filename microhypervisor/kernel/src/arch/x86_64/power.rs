@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Off, reset, and waiting for an interrupt.
 
-use super::acpi;
+use super::{acpi, serial};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use x86::io::{inw, outb, outw};
 
@@ -14,6 +14,7 @@ pub(crate) fn init(cmdline: &str) {
 
 /// Powers off: by the debug exit device if there is one, else by ACPI's S5 (ACPI 6.5, 4.8.3.2).
 pub(crate) fn off(code: u64) -> ! {
+    serial::drain();
     if DEBUG_EXIT.load(Relaxed) {
         // SAFETY: the command line says that the device is there.
         unsafe { outb(0xf4, crate::width::low8(code)) };
@@ -30,6 +31,7 @@ pub(crate) fn off(code: u64) -> ! {
 
 /// Resets: ACPI's register, the chipset's, the keyboard controller's.
 pub(crate) fn reset() -> ! {
+    serial::drain();
     if let Some((port, value)) = acpi::tables().reset {
         // SAFETY: the port is the reset register by the FADT.
         unsafe { outb(port, value) };

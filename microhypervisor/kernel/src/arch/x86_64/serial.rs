@@ -52,3 +52,14 @@ pub(crate) fn put(byte: u8) {
     // SAFETY: as above.
     unsafe { outb(port, byte) };
 }
+
+/// Waits, a bounded time, until the last byte is on the line: who switches the machine off wants no word lost.
+pub(crate) fn drain() {
+    let port = PORT.load(Relaxed);
+    for _ in 0..200_000 {
+        // SAFETY: the port is the kernel's own.
+        if port == 0 || unsafe { inb(port + 5) } & 0x40 != 0 {
+            break;
+        }
+    }
+}
