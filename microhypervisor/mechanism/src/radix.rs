@@ -2,9 +2,13 @@
 //! Page tables: a radix tree of 512-entry tables, for host and guest spaces, in the entry format of the architecture.
 //!
 //! Ranges are aligned powers of two. A range uses the largest pages that its order allows and lies in one table, so that every
-//! operation touches at most 512 entries (unmapping: at most 512 tables below). Each entry is written once, with one
-//! store, and a table is filled before it is linked: whoever walks the tree meanwhile sees the old or the new mapping and
-//! nothing else. A failure changes nothing.
+//! operation touches at most 512 entries (unmapping: at most 512 tables below). A failure changes nothing.
+//!
+//! The processor walks the tree at any time, and so do look-ups. Hence each entry is written once, with one store; new tables are
+//! filled before the one store that links them; and a table that is taken out is not given back, nor is its content lost, but for its
+//! first entry: it is [`Freed`], until the caller has flushed what processors and others may have seen of it. At every moment a
+//! walk finds for each address the old or the new mapping and nothing else: the tests check that after every store.
+//! Tables that are being taken out are linked through their first entry, whose address has no bit that makes an entry present.
 
 use crate::{Exhausted, FRAME, Frames};
 use core::marker::PhantomData;
@@ -15,21 +19,37 @@ use core::sync::atomic::{AtomicU64, Ordering};
 pub const LEVEL_BITS: u32 = 9;
 const PAGE_BITS: u32 = 12;
 const SLOTS: usize = 1 << LEVEL_BITS;
+/// Most levels of tables.
+const DEPTH: usize = 6;
 
 /// How entries look.
 pub trait Format {
     /// Number of table levels.
     const LEVELS: u32;
-    /// An entry is present if one of these bits is set.
+    /// An entry is present if one of these bits is set. They lie below the address.
     const PRESENT: u64;
     /// Marks a leaf above the lowest level.
     const LARGE: u64;
-    /// Bits of an entry that points to a table, beside the address.
+    /// Bits of an entry that points to a table, beside the address (see [`Format::table`]).
     const TABLE: u64;
     /// Bits of the physical address.
     const ADDRESS: u64;
     /// Number of slots of the root that are this tree's own; those after it are shared and left alone.
     const ROOT_SLOTS: usize;
+
+    /// Bits of an entry in a table of that level (1 and above) that points to a table of the level below, beside the address.
+    #[must_use]
+    fn table(level: u32) -> u64 {
+        let _ = level;
+        Self::TABLE
+    }
+
+    /// Whether a present entry of a table of that level (1 and above) is a page.
+    #[must_use]
+    fn is_leaf(entry: u64, level: u32) -> bool {
+        let _ = level;
+        entry & Self::LARGE != 0
+    }
 }
 
 /// Frames of which the physical address is known.
@@ -62,14 +82,76 @@ pub struct Leaf {
     pub level: u32,
 }
 
-/// A page table. Writers need a lock of their own; readers need none.
+/// An entry.
 #[derive(Debug)]
-pub struct PageTable<F> {
-    root: NonNull<[AtomicU64; SLOTS]>,
-    format: PhantomData<F>,
+#[repr(transparent)]
+struct Entry(AtomicU64);
+
+impl Entry {
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn set(&self, entry: u64) {
+        self.0.store(entry, Ordering::Release);
+        #[cfg(all(test, not(feature = "loom")))]
+        model::written();
+    }
 }
 
-type Table<'a> = &'a [AtomicU64; SLOTS];
+type Table<'a> = &'a [Entry; SLOTS];
+
+/// Tables that are taken out of a tree and not given back yet.
+#[derive(Debug, Default)]
+#[must_use = "the frames are lost unless they are given back"]
+pub struct Freed {
+    last: Option<NonNull<u8>>,
+}
+
+impl Freed {
+    /// None.
+    pub const fn new() -> Self {
+        Self { last: None }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.last.is_none()
+    }
+
+    /// Adds a table that is no longer linked, and of which the first entry is not needed any more.
+    fn push(&mut self, table: NonNull<u8>) {
+        let link = self.last.map_or(0, |last| last.as_ptr().expose_provenance());
+        // SAFETY: the frame was a table, whose entries are atomic.
+        unsafe { table.cast::<Entry>().as_ref() }.set(link as u64);
+        self.last = Some(table);
+    }
+
+    /// Gives all back.
+    ///
+    /// # Safety
+    /// They came from these frames, and nobody walks through them any more: translations and cached entries are flushed
+    /// wherever the tree may have been in use.
+    pub unsafe fn give_back(&mut self, frames: &impl Frames) {
+        while let Some(table) = self.last {
+            // SAFETY: as `push` left it.
+            let link = unsafe { table.cast::<Entry>().as_ref() }.get();
+            #[expect(clippy::cast_possible_truncation, reason = "an address")]
+            let next = core::ptr::with_exposed_provenance_mut(link as usize);
+            self.last = NonNull::new(next);
+            // SAFETY: the caller vouches for it.
+            unsafe { frames.give(table) };
+        }
+    }
+}
+
+/// A page table. Writers need a lock of their own; readers need none, but something that keeps [`Freed`] tables while they look.
+#[derive(Debug)]
+pub struct PageTable<F> {
+    root: NonNull<[Entry; SLOTS]>,
+    format: PhantomData<F>,
+}
 
 impl<F: Format> PageTable<F> {
     /// An empty table over a root frame that is zeroed, but for what is shared.
@@ -77,6 +159,7 @@ impl<F: Format> PageTable<F> {
     /// # Safety
     /// The frame belongs to the table until [`PageTable::clear`] was called and the table is gone.
     pub const unsafe fn new(root: NonNull<u8>) -> Self {
+        assert!(F::LEVELS as usize <= DEPTH && F::PRESENT < 1 << PAGE_BITS);
         Self { root: root.cast(), format: PhantomData }
     }
 
@@ -95,21 +178,35 @@ impl<F: Format> PageTable<F> {
         PAGE_BITS + level * LEVEL_BITS
     }
 
-    fn slot(table: Table<'_>, virt: u64, level: u32) -> &AtomicU64 {
+    fn slot(table: Table<'_>, virt: u64, level: u32) -> &Entry {
         #[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
         let index = (virt >> Self::shift(level)) as usize & (SLOTS - 1);
         &table[index]
     }
 
+    /// Slots of a range in its table.
+    fn slots(table: Table<'_>, virt: u64, order: u32) -> &[Entry] {
+        let level = order / LEVEL_BITS;
+        #[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
+        let first = (virt >> Self::shift(level)) as usize & (SLOTS - 1);
+        let count = 1usize << (order % LEVEL_BITS);
+        // A range is aligned to its order, so it does not run over the table's end.
+        table.get(first..first + count).unwrap_or(&[])
+    }
+
     /// Table that a table entry points to.
     fn below<'a>(&'a self, frames: &impl TableFrames, entry: u64) -> Table<'a> {
-        let frame = frames.frame(entry & F::ADDRESS).cast::<[AtomicU64; SLOTS]>();
-        // SAFETY: table entries are made by `descend` and point to frames of this tree, which live as long as it.
+        let frame = frames.frame(entry & F::ADDRESS).cast::<[Entry; SLOTS]>();
+        // SAFETY: table entries are made by `branch` and point to frames of this tree, which live as long as it.
         unsafe { frame.as_ref() }
     }
 
-    const fn is_leaf(entry: u64, level: u32) -> bool {
-        level == 0 || entry & F::LARGE != 0
+    const fn is_present(entry: u64) -> bool {
+        entry & F::PRESENT != 0
+    }
+
+    fn is_leaf(entry: u64, level: u32) -> bool {
+        level == 0 || F::is_leaf(entry, level)
     }
 
     fn check(virt: u64, order: u32) -> Result<(), MapError> {
@@ -125,45 +222,27 @@ impl<F: Format> PageTable<F> {
         Ok(())
     }
 
-    /// The table of that level for an address, made if need be.
-    fn descend(&self, frames: &impl TableFrames, virt: u64, to: u32) -> Result<Table<'_>, MapError> {
+    /// The table of level `to` for an address, or the lowest above it that is there; with its level.
+    ///
+    /// # Errors
+    /// `Occupied` if the address is in a larger page.
+    fn descend(&self, frames: &impl TableFrames, virt: u64, to: u32) -> Result<(Table<'_>, u32), MapError> {
         let mut table = self.top();
-        let mut level = F::LEVELS - 1;
-        while level > to {
-            let slot = Self::slot(table, virt, level);
-            let entry = slot.load(Ordering::Relaxed);
-            table = if entry & F::PRESENT == 0 {
-                let frame = match frames.take_zeroed() {
-                    Ok(frame) => frame,
-                    Err(why) => {
-                        self.prune(frames, virt);
-                        return Err(MapError::Exhausted(why));
-                    }
-                };
-                let entry = frames.physical(frame) | F::TABLE;
-                slot.store(entry, Ordering::Release);
-                self.below(frames, entry)
-            } else if Self::is_leaf(entry, level) {
+        for level in (to + 1..F::LEVELS).rev() {
+            let entry = Self::slot(table, virt, level).get();
+            if !Self::is_present(entry) {
+                return Ok((table, level));
+            }
+            if Self::is_leaf(entry, level) {
                 return Err(MapError::Occupied);
-            } else {
-                self.below(frames, entry)
-            };
-            level -= 1;
+            }
+            table = self.below(frames, entry);
         }
-        Ok(table)
+        Ok((table, to))
     }
 
-    /// Slots of a range in its table.
-    fn slots(table: Table<'_>, virt: u64, order: u32) -> &[AtomicU64] {
-        let level = order / LEVEL_BITS;
-        #[expect(clippy::cast_possible_truncation, reason = "masked to nine bits")]
-        let first = (virt >> Self::shift(level)) as usize & (SLOTS - 1);
-        let count = 1usize << (order % LEVEL_BITS);
-        // A range is aligned to its order, so it does not run over the table's end.
-        table.get(first..first + count).unwrap_or(&[])
-    }
-
-    /// Maps an aligned range of 2^order pages; `page` gives physical address and attribute bits for each entry's offset in bytes.
+    /// Maps an aligned range of 2^order pages; `page` gives physical address and attribute bits for each entry's offset in bytes. If
+    /// that changes meanwhile, what it gave up is not mapped.
     ///
     /// # Errors
     /// See [`MapError`]; nothing was changed.
@@ -175,57 +254,103 @@ impl<F: Format> PageTable<F> {
         page: impl Fn(u64) -> Option<(u64, u64)>,
     ) -> Result<(), MapError> {
         Self::check(virt, order)?;
-        let level = order / LEVEL_BITS;
-        let slots = Self::slots(self.descend(frames, virt, level)?, virt, order);
-        let large = if level > 0 { F::LARGE } else { 0 };
-        let size = 1u64 << Self::shift(level);
-        let free = slots.iter().all(|slot| slot.load(Ordering::Relaxed) & F::PRESENT == 0);
-        let sound = slots.len() == 1 || (0..slots.len() as u64).all(|index| page(index * size).is_some());
-        if !free || !sound {
-            self.prune(frames, virt);
-            return Err(if free { MapError::Range } else { MapError::Occupied });
+        let to = order / LEVEL_BITS;
+        let (table, level) = self.descend(frames, virt, to)?;
+        if level > to {
+            let branch = self.branch(frames, virt, order, level, page)?;
+            Self::slot(table, virt, level).set(branch);
+            return Ok(());
         }
-        for (slot, index) in slots.iter().zip(0u64..) {
-            let Some((address, bits)) = page(index * size) else {
-                self.prune(frames, virt);
-                return Err(MapError::Range);
-            };
-            slot.store(address | bits | large, Ordering::Release);
+        let slots = Self::slots(table, virt, order);
+        if slots.iter().any(|slot| Self::is_present(slot.get())) {
+            return Err(MapError::Occupied);
+        }
+        Self::fill(slots, to, page)
+    }
+
+    /// Fills slots of a table of that level with pages.
+    fn fill(slots: &[Entry], level: u32, page: impl Fn(u64) -> Option<(u64, u64)>) -> Result<(), MapError> {
+        let large = if level > 0 { F::LARGE } else { 0 };
+        let entry = |index: u64| page(index << Self::shift(level)).map(|(address, bits)| address | bits | large);
+        if let [slot] = slots {
+            slot.set(entry(0).ok_or(MapError::Range)?);
+            return Ok(());
+        }
+        if (0..slots.len() as u64).any(|index| entry(index).is_none()) {
+            return Err(MapError::Range);
+        }
+        for (slot, index) in slots.iter().zip(0..) {
+            if let Some(entry) = entry(index) {
+                slot.set(entry);
+            }
         }
         Ok(())
     }
 
-    /// Unmaps an aligned range of 2^order pages. Answers whether something was there.
+    /// Makes the tables that a range needs below an entry of that level, filled. Answers that entry.
+    #[cold]
+    fn branch(
+        &self,
+        frames: &impl TableFrames,
+        virt: u64,
+        order: u32,
+        level: u32,
+        page: impl Fn(u64) -> Option<(u64, u64)>,
+    ) -> Result<u64, MapError> {
+        let lowest = order / LEVEL_BITS;
+        let mut tables = [None; DEPTH];
+        let mut build = || {
+            let mut entry = 0;
+            for (place, level) in tables.iter_mut().zip(lowest..level) {
+                let frame = frames.take_zeroed().map_err(MapError::Exhausted)?;
+                *place = Some(frame);
+                // SAFETY: the frame is ours and zeroed.
+                let table = unsafe { frame.cast::<[Entry; SLOTS]>().as_ref() };
+                if level == lowest {
+                    Self::fill(Self::slots(table, virt, order), level, &page)?;
+                } else {
+                    Self::slot(table, virt, level).set(entry);
+                }
+                entry = frames.physical(frame) | F::table(level + 1);
+            }
+            Ok(entry)
+        };
+        let entry = build();
+        if entry.is_err() {
+            for table in tables.into_iter().flatten() {
+                // SAFETY: taken above, and never linked into the tree.
+                unsafe { frames.give(table) };
+            }
+        }
+        entry
+    }
+
+    /// Unmaps an aligned range of 2^order pages. Answers whether something was there; tables that are not needed any more are added
+    /// to `freed`.
     ///
     /// # Errors
     /// `Range`; `Occupied` if the range is part of a larger page. Nothing was changed.
-    pub fn unmap(&self, frames: &impl TableFrames, virt: u64, order: u32) -> Result<bool, MapError> {
+    pub fn unmap(&self, frames: &impl TableFrames, virt: u64, order: u32, freed: &mut Freed) -> Result<bool, MapError> {
         Self::check(virt, order)?;
         if order > 2 * LEVEL_BITS {
             return Err(MapError::Range);
         }
         let to = order / LEVEL_BITS;
-        let mut table = self.top();
-        for level in (to + 1..F::LEVELS).rev() {
-            let entry = Self::slot(table, virt, level).load(Ordering::Relaxed);
-            if entry & F::PRESENT == 0 {
-                return Ok(false);
-            }
-            if Self::is_leaf(entry, level) {
-                return Err(MapError::Occupied);
-            }
-            table = self.below(frames, entry);
+        let (table, level) = self.descend(frames, virt, to)?;
+        if level > to {
+            return Ok(false);
         }
         let mut found = false;
         for slot in Self::slots(table, virt, order) {
-            let entry = slot.swap(0, Ordering::AcqRel);
-            if entry & F::PRESENT != 0 {
+            let entry = slot.get();
+            if Self::is_present(entry) {
                 found = true;
-                self.release(frames, entry, to);
+                slot.set(0);
+                self.release(frames, entry, to, freed);
             }
         }
         if found {
-            self.prune(frames, virt);
+            self.prune(frames, self.top(), virt, F::LEVELS - 1, freed);
         }
         Ok(found)
     }
@@ -238,8 +363,8 @@ impl<F: Format> PageTable<F> {
         }
         let mut table = self.top();
         for level in (0..F::LEVELS).rev() {
-            let entry = Self::slot(table, virt, level).load(Ordering::Acquire);
-            if entry & F::PRESENT == 0 {
+            let entry = Self::slot(table, virt, level).get();
+            if !Self::is_present(entry) {
                 return None;
             }
             if Self::is_leaf(entry, level) {
@@ -256,255 +381,85 @@ impl<F: Format> PageTable<F> {
         None
     }
 
-    /// Removes tables with all they map, lowest first, until none but the root is left or `most` were given back. Answers whether there may
-    /// be more: so that a large tree goes in pieces of bounded work.
-    pub fn strip(&self, frames: &impl TableFrames, most: usize) -> bool {
+    /// Takes tables out with all they map, lowest first, until none but the root is left or there were `most`; they are added to
+    /// `freed`. Answers whether there may be more: so that a large tree goes in pieces of bounded work.
+    pub fn strip(&self, frames: &impl TableFrames, most: usize, freed: &mut Freed) -> bool {
         let mut left = most;
-        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, &mut left);
+        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, &mut left, freed);
         left == 0
     }
 
     /// Strips what hangs below the entries of that level in a table.
-    fn strip_below(&self, frames: &impl TableFrames, table: &[AtomicU64], level: u32, left: &mut usize) {
+    fn strip_below(&self, frames: &impl TableFrames, table: &[Entry], level: u32, left: &mut usize, freed: &mut Freed) {
         for slot in table {
-            let entry = slot.load(Ordering::Relaxed);
-            if entry & F::PRESENT == 0 || Self::is_leaf(entry, level) {
+            let entry = slot.get();
+            if !Self::is_present(entry) || Self::is_leaf(entry, level) {
                 continue;
             }
             if level > 1 {
-                self.strip_below(frames, self.below(frames, entry), level - 1, left);
+                self.strip_below(frames, self.below(frames, entry), level - 1, left, freed);
             }
             if *left == 0 {
                 return;
             }
-            slot.store(0, Ordering::Release);
-            // SAFETY: the table is no longer linked, and no table hangs below it.
-            unsafe { frames.give(frames.frame(entry & F::ADDRESS)) };
+            slot.set(0);
+            freed.push(frames.frame(entry & F::ADDRESS));
             *left -= 1;
         }
     }
 
     /// Removes everything and gives back all tables but the root.
-    pub fn clear(&self, frames: &impl TableFrames) {
+    ///
+    /// # Safety
+    /// Nobody walks through the tree any more, and translations that came from it are flushed.
+    pub unsafe fn clear(&self, frames: &impl TableFrames) {
+        let mut freed = Freed::new();
         for slot in self.top().iter().take(F::ROOT_SLOTS) {
-            let entry = slot.swap(0, Ordering::AcqRel);
-            if entry & F::PRESENT != 0 {
-                self.release(frames, entry, F::LEVELS - 1);
+            let entry = slot.get();
+            if Self::is_present(entry) {
+                slot.set(0);
+                self.release(frames, entry, F::LEVELS - 1, &mut freed);
             }
         }
+        // SAFETY: the caller vouches for it.
+        unsafe { freed.give_back(frames) };
     }
 
-    /// Gives back what hangs below an entry of that level that was taken out.
-    fn release(&self, frames: &impl TableFrames, entry: u64, level: u32) {
+    /// Frees what hangs below an entry of that level that was taken out.
+    fn release(&self, frames: &impl TableFrames, entry: u64, level: u32, freed: &mut Freed) {
         if Self::is_leaf(entry, level) {
             return;
         }
-        for slot in self.below(frames, entry) {
-            let below = slot.load(Ordering::Relaxed);
-            if below & F::PRESENT != 0 {
-                self.release(frames, below, level - 1);
+        if level > 1 {
+            for below in self.below(frames, entry).iter().map(Entry::get).filter(|below| Self::is_present(*below)) {
+                self.release(frames, below, level - 1, freed);
             }
         }
-        // SAFETY: the table is no longer linked; its entries were released.
-        unsafe { frames.give(frames.frame(entry & F::ADDRESS)) };
+        freed.push(frames.frame(entry & F::ADDRESS));
     }
 
-    /// Gives back the tables on the way to an address that are empty.
-    fn prune(&self, frames: &impl TableFrames, virt: u64) {
-        self.prune_below(frames, self.top(), virt, F::LEVELS - 1);
-    }
-
-    /// Answers whether the table is empty after its branch was pruned.
-    fn prune_below(&self, frames: &impl TableFrames, table: Table<'_>, virt: u64, level: u32) {
+    /// Frees the tables on the way to an address that are empty.
+    fn prune(&self, frames: &impl TableFrames, table: Table<'_>, virt: u64, level: u32, freed: &mut Freed) {
         let slot = Self::slot(table, virt, level);
-        let entry = slot.load(Ordering::Relaxed);
-        if entry & F::PRESENT == 0 || Self::is_leaf(entry, level) {
+        let entry = slot.get();
+        if !Self::is_present(entry) || Self::is_leaf(entry, level) {
             return;
         }
         let below = self.below(frames, entry);
         if level > 1 {
-            self.prune_below(frames, below, virt, level - 1);
+            self.prune(frames, below, virt, level - 1, freed);
         }
-        if below.iter().all(|slot| slot.load(Ordering::Relaxed) & F::PRESENT == 0) {
-            slot.store(0, Ordering::Release);
-            // SAFETY: the table is empty and no longer linked.
-            unsafe { frames.give(frames.frame(entry & F::ADDRESS)) };
+        if below.iter().all(|slot| !Self::is_present(slot.get())) {
+            slot.set(0);
+            freed.push(frames.frame(entry & F::ADDRESS));
         }
     }
 }
 
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
-pub(crate) mod tests {
-    use super::{Format, MapError, PageTable, TableFrames};
-    use crate::{Exhausted, FRAME, Frames};
-    use core::cell::{Cell, RefCell};
-    use core::ptr::NonNull;
-    use std::alloc::{Layout, alloc, dealloc};
-    use std::vec::Vec;
+pub(crate) mod tests;
 
-    /// Frames of the host's heap, limited, with a count of what is in use.
-    pub(crate) struct Heap {
-        free: RefCell<Vec<NonNull<u8>>>,
-        used: Cell<usize>,
-        limit: Cell<usize>,
-    }
-
-    impl Heap {
-        pub(crate) fn new(limit: usize) -> Self {
-            Self { free: RefCell::new(Vec::new()), used: Cell::new(0), limit: Cell::new(limit) }
-        }
-        pub(crate) fn used(&self) -> usize {
-            self.used.get()
-        }
-    }
-
-    const LAYOUT: Layout = Layout::new::<Page>();
-    #[repr(align(4096))]
-    struct Page(#[expect(dead_code, reason = "only its layout counts")] [u8; FRAME]);
-
-    impl Drop for Heap {
-        fn drop(&mut self) {
-            for frame in self.free.borrow().iter() {
-                // SAFETY: allocated in `take` with this layout.
-                unsafe { dealloc(frame.as_ptr(), LAYOUT) };
-            }
-        }
-    }
-
-    impl Frames for Heap {
-        fn take(&self) -> Result<NonNull<u8>, Exhausted> {
-            if self.used.get() == self.limit.get() {
-                return Err(Exhausted::Budget);
-            }
-            self.used.set(self.used.get() + 1);
-            // SAFETY: the layout is not empty.
-            Ok(self.free.borrow_mut().pop().unwrap_or_else(|| NonNull::new(unsafe { alloc(LAYOUT) }).expect("memory")))
-        }
-        unsafe fn give(&self, frame: NonNull<u8>) {
-            self.used.set(self.used.get() - 1);
-            self.free.borrow_mut().push(frame);
-        }
-    }
-
-    impl TableFrames for Heap {
-        fn physical(&self, frame: NonNull<u8>) -> u64 {
-            frame.as_ptr().expose_provenance() as u64
-        }
-        fn frame(&self, physical: u64) -> NonNull<u8> {
-            let address = usize::try_from(physical).expect("64 bit");
-            NonNull::new(core::ptr::with_exposed_provenance_mut(address)).expect("not null")
-        }
-    }
-
-    struct Host;
-    impl Format for Host {
-        const LEVELS: u32 = 4;
-        const PRESENT: u64 = 1;
-        const LARGE: u64 = 1 << 7;
-        const TABLE: u64 = 7;
-        const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-        const ROOT_SLOTS: usize = 256;
-    }
-
-    fn table(heap: &Heap) -> PageTable<Host> {
-        // SAFETY: the frame is the table's to the end of the test.
-        unsafe { PageTable::new(heap.take_zeroed().expect("a frame")) }
-    }
-
-    fn linear(base: u64) -> impl Fn(u64) -> Option<(u64, u64)> {
-        move |offset| Some((base + offset, 7))
-    }
-
-    #[test]
-    fn maps_looks_up_and_unmaps_each_page_size() {
-        for (order, tables) in [(0, 3), (3, 3), (9, 2), (11, 2), (18, 1), (20, 1)] {
-            let heap = Heap::new(100);
-            let table = table(&heap);
-            let (virt, phys) = (1 << 40, 1 << 34);
-            assert_eq!(table.map(&heap, virt, order, linear(phys)), Ok(()));
-            assert_eq!(heap.used(), 1 + tables, "order {order}");
-            let last = (1u64 << (order + 12)) - 4096;
-            let leaf = table.lookup(&heap, virt + last).expect("mapped");
-            assert_eq!((leaf.address, leaf.bits, leaf.level), (phys + last, 7, order / 9));
-            assert!(table.lookup(&heap, virt + last + 4096).is_none());
-            if order <= 18 {
-                assert_eq!(table.unmap(&heap, virt, order), Ok(true));
-                assert_eq!(table.unmap(&heap, virt, order), Ok(false));
-            } else {
-                table.clear(&heap);
-            }
-            assert_eq!(heap.used(), 1);
-        }
-    }
-
-    #[test]
-    fn occupied_ranges_stay_as_they_are() {
-        let heap = Heap::new(100);
-        let table = table(&heap);
-        assert_eq!(table.map(&heap, 0x20_0000, 9, linear(0x4000_0000)), Ok(()));
-        let used = heap.used();
-        assert_eq!(table.map(&heap, 0x20_1000, 0, linear(0)), Err(MapError::Occupied));
-        assert_eq!(table.map(&heap, 0x20_0000, 9, linear(0)), Err(MapError::Occupied));
-        assert_eq!(table.map(&heap, 0, 10, linear(0)), Err(MapError::Occupied));
-        assert_eq!(table.unmap(&heap, 0x20_1000, 0), Err(MapError::Occupied));
-        assert_eq!(heap.used(), used);
-        assert_eq!(table.lookup(&heap, 0x20_1000).map(|l| l.address), Some(0x4000_1000));
-    }
-
-    #[test]
-    fn bad_ranges_are_refused() {
-        let heap = Heap::new(100);
-        let table = table(&heap);
-        for (virt, order) in [(0x1000, 1), (1 << 47, 0), (u64::MAX - 4095, 0), (0, 27), (0, 64 - 12), (0x1000, 9)] {
-            assert_eq!(table.map(&heap, virt, order, linear(0)), Err(MapError::Range), "{virt:#x} {order}");
-        }
-        assert_eq!(table.map(&heap, 0, 2, |offset| (offset < 0x2000).then_some((offset, 7))), Err(MapError::Range));
-        assert_eq!(heap.used(), 1);
-    }
-
-    #[test]
-    fn failure_of_each_allocation_rolls_back() {
-        for limit in 1..4 {
-            let heap = Heap::new(limit);
-            let table = table(&heap);
-            let full = table.map(&heap, 0x1234_5000, 0, linear(0x1000));
-            assert_eq!(full, Err(MapError::Exhausted(Exhausted::Budget)));
-            assert_eq!(heap.used(), 1);
-        }
-    }
-
-    #[test]
-    fn strips_in_pieces() {
-        let heap = Heap::new(2000);
-        let table = table(&heap);
-        for index in 0..100u64 {
-            assert_eq!(table.map(&heap, index << 21, 0, linear(0x1000)), Ok(()));
-            assert_eq!(table.map(&heap, 1 << 40 | index << 30, 9, linear(0)), Ok(()));
-        }
-        let mut before = heap.used();
-        assert_eq!(before, 1 + 2 + 100 + 1 + 100);
-        while table.strip(&heap, 30) {
-            assert_eq!(before - heap.used(), 30);
-            before = heap.used();
-        }
-        assert_eq!(heap.used(), 1);
-        assert!(table.lookup(&heap, 0).is_none() && table.lookup(&heap, 1 << 40).is_none());
-        assert_eq!(table.map(&heap, 0, 0, linear(0x1000)), Ok(()));
-    }
-
-    #[test]
-    fn unmapping_a_large_range_takes_the_tables_below() {
-        let heap = Heap::new(2000);
-        let table = table(&heap);
-        for page in 0..2048u64 {
-            assert_eq!(table.map(&heap, page << 12, 0, linear(page << 12)), Ok(()));
-        }
-        assert_eq!(heap.used(), 1 + 2 + 4);
-        assert_eq!(table.unmap(&heap, 0, 10), Ok(true));
-        assert!(table.lookup(&heap, 0x3f_f000).is_none());
-        assert!(table.lookup(&heap, 0x40_0000).is_some());
-        assert_eq!(table.unmap(&heap, 0, 18), Ok(true));
-        assert_eq!(heap.used(), 1);
-    }
-}
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
+mod model;

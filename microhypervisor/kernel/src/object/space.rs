@@ -7,13 +7,13 @@
 //!
 //! The tables of a space are paid by the space's payer. Look-ups take no lock; changes take the space's.
 
-use super::{Header, Object, status};
+use super::{Header, Object, Pd, status};
 use crate::arch::paging::{self, Guest, Host};
 use crate::memory::physical;
 use crate::width::{index, low8};
 use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
 use cloister_abi::status::Status;
-use cloister_mechanism::radix::{Leaf, MapError, PageTable};
+use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable};
 use cloister_mechanism::{FRAME, Frames};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -236,13 +236,14 @@ impl Space {
     pub(crate) fn unmap(&self, virt: u64, order: u32) -> Result<(), Status> {
         let payer = self.header.payer().ok_or(Status::BadCapability)?;
         let _guard = self.lock.lock();
+        let mut freed = Freed::new();
         let removed = match &self.content {
-            Content::Host(table) => table.unmap(payer, virt, order).map_err(map_status)?,
-            Content::Guest(table) => table.unmap(payer, virt, order).map_err(map_status)?,
+            Content::Host(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
+            Content::Guest(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
             _ => return Err(Status::BadCapability),
         };
         if removed {
-            self.forget_translations();
+            self.forget_translations(payer, freed);
         }
         Ok(())
     }
@@ -251,21 +252,24 @@ impl Space {
     pub(crate) fn strip(&self, most: usize) -> bool {
         let Some(payer) = self.header.payer() else { return false };
         let _guard = self.lock.lock();
+        let mut freed = Freed::new();
         let more = match &self.content {
-            Content::Host(table) => table.strip(payer, most),
-            Content::Guest(table) => table.strip(payer, most),
+            Content::Host(table) => table.strip(payer, most, &mut freed),
+            Content::Guest(table) => table.strip(payer, most, &mut freed),
             // The tables stay, since threads of others may be looking.
             Content::Objects(_) => return self.drop_capabilities(most * SLOTS / 8),
             _ => return false,
         };
-        self.forget_translations();
+        self.forget_translations(payer, freed);
         more
     }
 
-    /// Something was unmapped.
-    fn forget_translations(&self) {
+    /// Something was unmapped: nobody uses it any more, nor the tables that went with it.
+    fn forget_translations(&self, payer: &Pd, mut freed: Freed) {
         self.generation.set(self.generation.get() + 1);
         crate::percore::core().flush_if_current(self);
+        // SAFETY: they came from the payer; nobody walks this space but the processor, which has forgotten it.
+        unsafe { freed.give_back(payer) };
     }
 
     /// Maps a frame of the kernel's that a component shares (UTCB, state page), readable and writable.
@@ -372,12 +376,14 @@ impl Drop for Space {
                 unsafe { payer.give(root.cast()) };
             }
             Content::Host(table) => {
-                table.clear(payer);
                 // SAFETY: the root is not active: whoever ran in this space is gone.
+                unsafe { table.clear(payer) };
+                // SAFETY: as above.
                 unsafe { payer.give(table.root()) };
             }
             Content::Guest(table) => {
-                table.clear(payer);
+                // SAFETY: as above.
+                unsafe { table.clear(payer) };
                 // SAFETY: as above.
                 unsafe { payer.give(table.root()) };
             }
