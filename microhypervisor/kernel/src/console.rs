@@ -4,9 +4,10 @@
 use crate::arch::serial;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
+use spin::Mutex;
 
 /// Writes one byte.
-pub(crate) fn put(byte: u8) {
+fn put(byte: u8) {
     if byte == b'\n' {
         serial::put(b'\r');
     }
@@ -24,6 +25,15 @@ impl Write for Console {
     }
 }
 
+/// Whose line it is. A panic does not ask: it stops the other cores first.
+static LINE: Mutex<()> = Mutex::new(());
+
+/// Writes what a component has said, in one piece.
+pub(crate) fn write(bytes: impl Iterator<Item = u8>) {
+    let _line = LINE.lock();
+    bytes.for_each(put);
+}
+
 impl Log for Console {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
         true
@@ -35,6 +45,7 @@ impl Log for Console {
             log::Level::Warn => "warning: ",
             _ => "",
         };
+        let _line = LINE.lock();
         // The console takes everything.
         let _ = writeln!(Console, "[kernel] {level}{}", record.args());
     }

@@ -16,10 +16,15 @@ use cloister_abi::cap::Perms;
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
 use cloister_svm::fpu as image;
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// `VcpuRun`.
 pub(crate) extern "C" fn enter(core: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(vcpu) = selected::<Vcpu>(ec, frame.rdi, Perms::VCPU_RUN) else { return refuse(frame) };
+    if vcpu.core != core.id {
+        frame.rax = Status::BadCore as u64;
+        return;
+    }
     if vcpu.runner.get().is_some() {
         frame.rax = Status::Busy as u64;
         return;
@@ -58,7 +63,7 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
             core.request(crate::percore::RESUME);
             return;
         }
-        if vcpu.kicked.replace(false) {
+        if vcpu.kicked.load(Relaxed) && vcpu.kicked.swap(false, Relaxed) {
             return finish(core, ec, vcpu, ExitReason::Kicked);
         }
         let deadline = vcpu.deadline();
@@ -120,6 +125,9 @@ fn store_fpu(core: &Core, vcpu: &Vcpu) {
 pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u64), Status> {
     let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_RUN)?;
     let groups = Groups::from_bits(call.groups).ok_or(Status::BadParameter)?;
+    if vcpu.core != core.id {
+        return Err(Status::BadCore);
+    }
     if vcpu.runner.get().is_some() {
         return Err(Status::Busy);
     }
@@ -131,10 +139,13 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
 }
 
 /// `VcpuKick`.
-pub(crate) fn kick(ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u64), Status> {
+pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u64), Status> {
     let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_KICK)?;
-    // One core: a VCPU that runs was preempted, and looks before it enters the guest again.
-    vcpu.kicked.set(true);
+    vcpu.kicked.store(true, SeqCst);
+    // On this core it was preempted, and looks before it enters the guest again. Elsewhere an interrupt brings it out.
+    if let Some(home) = crate::percore::get(vcpu.core).filter(|home| home.id != core.id && home.uses(vcpu.guest.root())) {
+        crate::arch::smp::interrupt(home);
+    }
     Ok((0, 0))
 }
 

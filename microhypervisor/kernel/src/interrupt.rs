@@ -16,7 +16,7 @@
 
 use crate::arch::{cpu, irq, timer};
 use crate::object::{Object, Sm};
-use crate::percore::{ALARM, Core};
+use crate::percore::{ALARM, CORES, Core};
 use crate::width::{low8, low32};
 use cloister_abi::hypercall::IrqFlags;
 use cloister_abi::status::Status;
@@ -24,8 +24,6 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering::Relaxed, Ordering::SeqCst};
 use spin::Mutex;
 
-/// Most cores.
-const CORES: usize = 64;
 /// Device vectors of a core.
 const VECTORS: usize = irq::VECTORS;
 /// Interrupts of an edge-triggered source that nobody need acknowledge.

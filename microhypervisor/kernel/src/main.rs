@@ -23,6 +23,7 @@ mod ipc;
 mod memory;
 mod object;
 mod percore;
+mod remote;
 mod sched;
 mod syscall;
 mod width;
@@ -32,6 +33,7 @@ use core::panic::PanicInfo;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
+    arch::smp::stop_others();
     let _ = writeln!(console::Console, "[kernel] panic: {info}");
     arch::power::off(0xee)
 }

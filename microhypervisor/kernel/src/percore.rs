@@ -1,13 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What each core has of its own: who runs, who is ready, who waits, and what must be done before the next return to user mode.
 
+//!
+//! A core's structure is its own: no other core touches it but for what is in [`Remote`] and atomic. What belongs to a core (ECs, SCs,
+//! VCPUs, queues) is changed by others through mail; see [`crate::remote`].
+
 use crate::arch::percore::Head;
 use crate::arch::{self, fpu, paging};
-use crate::object::{Ec, Sc, Space, Vcpu};
+use crate::memory::POOL;
+use crate::object::{Ec, Graveyard, Sc, Space, Vcpu};
+use crate::remote::Remote;
+use crate::width::low8;
+use cloister_mechanism::FRAME;
 use cloister_mechanism::ready::ReadyQueue;
 use cloister_mechanism::timeout::TimeoutQueue;
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+/// Most cores that run.
+pub(crate) const CORES: usize = 64;
 
 /// Work: choose again who runs.
 pub(crate) const RESCHEDULE: u32 = 1 << 0;
@@ -17,6 +29,8 @@ pub(crate) const RESUME: u32 = 1 << 1;
 pub(crate) const REAP: u32 = 1 << 2;
 /// Work: look at the alarm: deadlines or the time slice.
 pub(crate) const ALARM: u32 = 1 << 3;
+/// Work: mail has come.
+pub(crate) const MAIL: u32 = 1 << 4;
 
 /// Whose floating-point state is in the registers: one word, since every switch compares it. The address of an EC, or that of a
 /// VCPU plus one, or 0 for nobody.
@@ -52,9 +66,10 @@ pub(crate) struct Core {
     /// The current SC runs an EC that it does not call but help.
     pub(crate) helping: Cell<bool>,
     pub(crate) current: Cell<Option<NonNull<Ec>>>,
-    sc: Cell<Option<NonNull<Sc>>>,
+    /// The SC that runs. Others may compare it, no more.
+    sc: AtomicPtr<Sc>,
     /// Tick at which the current SC was chosen or last accounted.
-    pub(crate) since: Cell<u64>,
+    pub(crate) since: AtomicU64,
     /// Tick for which the alarm is armed.
     pub(crate) armed: Cell<u64>,
     /// Tick until which device interrupts wait; `u64::MAX` if they do not.
@@ -64,44 +79,129 @@ pub(crate) struct Core {
     pub(crate) fpu_owner: Cell<FpuOwner>,
     /// Floating-point instructions do not trap.
     fpu_open: Cell<bool>,
-    /// Page-table root that is active.
-    root: Cell<u64>,
+    /// Page-table root that is active. Others look whether it is theirs.
+    root: AtomicU64,
     /// Port space whose bitmap is loaded; null for none.
-    ports: Cell<*const Space>,
+    ports: AtomicPtr<Space>,
     /// For the guests that run here.
     pub(crate) guests: arch::guest::PerCore,
+    /// Objects without references, whose memory waits until no core can be looking at them.
+    pub(crate) graveyard: Graveyard,
+    /// What others ask of this core.
+    pub(crate) remote: Remote,
+    /// Identity of the local APIC.
+    pub(crate) apic_id: AtomicU32,
+    /// Asked to stop for good.
+    pub(crate) stopping: AtomicBool,
 }
 
-// SAFETY: a core's structure is touched by that core alone.
+// SAFETY: a core's structure is touched by that core alone, but for atomics.
 unsafe impl Sync for Core {}
 
-static BOOT_CORE: Core = Core {
-    head: UnsafeCell::new(Head::new()),
-    pending: Cell::new(0),
-    id: 0,
-    helping: Cell::new(false),
-    current: Cell::new(None),
-    sc: Cell::new(None),
-    since: Cell::new(0),
-    armed: Cell::new(u64::MAX),
-    brake: Cell::new(u64::MAX),
-    ready: ReadyQueue::new(),
-    timeouts: TimeoutQueue::new(),
-    fpu_owner: Cell::new(FpuOwner::NOBODY),
-    fpu_open: Cell::new(true),
-    root: Cell::new(0),
-    ports: Cell::new(core::ptr::null()),
-    guests: arch::guest::PerCore::new(),
-};
+/// The boot core.
+pub(crate) static BOOT_CORE: Core = Core::new(0, 0);
+/// The cores that run, the boot core first.
+static TABLE: [AtomicPtr<Core>; CORES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CORES];
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// The core that runs.
 #[inline]
 pub(crate) fn core() -> &'static Core {
-    // One core so far; with several this is the pointer at GS base.
-    &BOOT_CORE
+    // SAFETY: cores' structures stay for ever; the pointer is this core's.
+    unsafe { &*arch::percore::this() }
+}
+
+/// All cores that run.
+pub(crate) fn all() -> impl Iterator<Item = &'static Core> {
+    // SAFETY: cores' structures stay for ever.
+    TABLE.iter().take(count()).filter_map(|core| unsafe { core.load(Ordering::Relaxed).as_ref() })
+}
+
+/// How many cores run.
+#[inline]
+pub(crate) fn count() -> usize {
+    COUNT.load(Ordering::Acquire)
+}
+
+/// The core of that number, if it runs.
+pub(crate) fn get(id: u8) -> Option<&'static Core> {
+    all().nth(usize::from(id))
 }
 
 impl Core {
+    const fn new(id: u8, apic_id: u32) -> Self {
+        Self {
+            head: UnsafeCell::new(Head::new()),
+            pending: Cell::new(0),
+            id,
+            helping: Cell::new(false),
+            current: Cell::new(None),
+            sc: AtomicPtr::new(core::ptr::null_mut()),
+            since: AtomicU64::new(0),
+            armed: Cell::new(u64::MAX),
+            brake: Cell::new(u64::MAX),
+            ready: ReadyQueue::new(),
+            timeouts: TimeoutQueue::new(),
+            fpu_owner: Cell::new(FpuOwner::NOBODY),
+            fpu_open: Cell::new(true),
+            root: AtomicU64::new(0),
+            ports: AtomicPtr::new(core::ptr::null_mut()),
+            guests: arch::guest::PerCore::new(),
+            graveyard: Graveyard::new(),
+            remote: Remote::new(),
+            apic_id: AtomicU32::new(apic_id),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The structure of a further core, out of the pool.
+    ///
+    /// # Errors
+    /// The pool is too small.
+    pub(crate) fn create(number: usize, apic_id: u32) -> Result<&'static Self, &'static str> {
+        let frames = POOL.reserve(size_of::<Self>().div_ceil(FRAME)).map_err(|_| "the kernel's pool is too small")?;
+        let place = frames.cast::<Self>();
+        // SAFETY: fresh frames, enough of them, kept for ever.
+        unsafe { place.write(Self::new(low8(number as u64), apic_id)) };
+        // SAFETY: just written.
+        Ok(unsafe { place.as_ref() })
+    }
+
+    /// Makes this core known to the others. Cores come in the order of their numbers.
+    pub(crate) fn publish(&self) {
+        if let Some(place) = TABLE.get(usize::from(self.id)) {
+            place.store(core::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+            COUNT.store(usize::from(self.id) + 1, Ordering::Release);
+        }
+    }
+
+    /// Identity of the local APIC.
+    pub(crate) fn apic_id(&self) -> u32 {
+        self.apic_id.load(Ordering::Relaxed)
+    }
+
+    /// Whether the page table of that root is active here, for a component or a guest.
+    pub(crate) fn uses(&self, root: u64) -> bool {
+        self.root.load(Ordering::SeqCst) == root || self.remote.guest.load(Ordering::SeqCst) == root
+    }
+
+    /// Whether the port bitmap of that space is loaded here.
+    pub(crate) fn uses_ports(&self, space: &Space) -> bool {
+        core::ptr::eq(self.ports.load(Ordering::SeqCst), space)
+    }
+
+    /// Whether that SC runs here. Others ask too.
+    #[inline]
+    pub(crate) fn runs(&self, sc: &Sc) -> bool {
+        core::ptr::eq(self.sc.load(Ordering::Relaxed), sc)
+    }
+
+    /// Forgets translations and ports, as others have asked.
+    pub(crate) fn flush(&self) {
+        paging::flush();
+        self.drop_ports();
+    }
+
     /// Asks for work before the next return to user mode.
     #[inline]
     pub(crate) fn request(&self, work: u32) {
@@ -130,12 +230,12 @@ impl Core {
     #[inline]
     pub(crate) fn sc(&self) -> Option<&Sc> {
         // SAFETY: an SC that goes is forgotten by its core first.
-        self.sc.get().map(|sc| unsafe { sc.as_ref() })
+        unsafe { self.sc.load(Ordering::Relaxed).as_ref() }
     }
 
     /// Sets the SC that runs.
     pub(crate) fn set_sc(&self, sc: Option<&Sc>) {
-        self.sc.set(sc.map(NonNull::from));
+        self.sc.store(sc.map_or(core::ptr::null_mut(), |sc| core::ptr::from_ref(sc).cast_mut()), Ordering::Relaxed);
     }
 
     /// Makes an EC current: its registers are loaded at the next return to user mode.
@@ -165,11 +265,11 @@ impl Core {
         // SAFETY: the head is this core's own.
         unsafe { (*self.head.get()).set_frame_end(end as u64) };
         let root = ec.roots.host;
-        if root != self.root.get() {
-            self.root.set(root);
+        if root != self.root.load(Ordering::Relaxed) {
+            self.root.store(root, Ordering::Relaxed);
             // SAFETY: every host space has the kernel's half.
             unsafe { paging::activate(root) };
-            let loaded = core::ptr::eq(self.ports.get(), &raw const *ec.ports);
+            let loaded = core::ptr::eq(self.ports.load(Ordering::Relaxed), &raw const *ec.ports);
             // SAFETY: the head is this core's own.
             unsafe { (*self.head.get()).use_ports(loaded) };
         }
@@ -194,16 +294,10 @@ impl Core {
             unsafe { old.as_ref() }.fs_base.set(arch::percore::fs_base());
         }
         let Some(root) = crate::memory::kernel_root() else { return };
-        self.root.set(crate::memory::physical(root));
+        let root = crate::memory::physical(root);
+        self.root.store(root, Ordering::Relaxed);
         // SAFETY: the kernel's root maps all that the kernel uses.
-        unsafe { paging::activate(self.root.get()) };
-    }
-
-    /// Forgets translations, if the space is the current one.
-    pub(crate) fn flush_if_current(&self, space: &Space) {
-        if space.root() == self.root.get() {
-            paging::flush();
-        }
+        unsafe { paging::activate(root) };
     }
 
     /// A floating-point instruction of the current EC trapped: gives it the unit. Answers whether it may use it.
@@ -243,24 +337,26 @@ impl Core {
 
     /// A port access of the current EC trapped: loads its bitmap. Answers whether that changes something.
     pub(crate) fn load_ports(&self, ec: &Ec) -> bool {
-        if core::ptr::eq(self.ports.get(), &raw const *ec.ports) {
+        if self.uses_ports(&ec.ports) {
             return false;
         }
-        let Some(bitmap) = ec.ports.port_bitmap() else { return false };
+        // Known to others before the bitmap is read, so that who changes it meanwhile tells this core.
+        self.ports.store(core::ptr::from_ref(&*ec.ports).cast_mut(), Ordering::SeqCst);
+        let Some(bitmap) = ec.ports.port_bitmap() else {
+            self.drop_ports();
+            return false;
+        };
         // SAFETY: the head is this core's own.
         let head = unsafe { &mut *self.head.get() };
         // SAFETY: a port space's bitmap is of two frames, for all ports.
         unsafe { head.load_ports(bitmap) };
-        self.ports.set(&raw const *ec.ports);
         true
     }
 
-    /// A port space changed or goes: its bitmap must be loaded anew.
-    pub(crate) fn forget_ports(&self, space: &Space) {
-        if core::ptr::eq(self.ports.get(), space) {
-            self.ports.set(core::ptr::null());
-            // SAFETY: the head is this core's own.
-            unsafe { (*self.head.get()).use_ports(false) };
-        }
+    /// The bitmap that is loaded does not hold any more.
+    fn drop_ports(&self) {
+        self.ports.store(core::ptr::null_mut(), Ordering::SeqCst);
+        // SAFETY: the head is this core's own.
+        unsafe { (*self.head.get()).use_ports(false) };
     }
 }

@@ -7,13 +7,15 @@
 //! is parked with it.
 //!
 //! [`settle`] is the one place where the kernel decides what to return to; the fast paths (IPC, semaphores without waiting) do not
-//! come here.
+//! come here. All of it is about the core that runs; what concerns another is mail to it ([`crate::remote`]).
 
 use crate::arch::{self, timer};
 use crate::object::ec::Resume;
 use crate::object::{Ec, Object, Sc, reap};
-use crate::percore::{ALARM, Core, RESCHEDULE, core};
+use crate::percore::{self, ALARM, Core, MAIL, RESCHEDULE, core};
+use crate::remote;
 use cloister_abi::status::Status;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Puts an SC into the run queue; the current one gives way if its priority is lower.
 pub(crate) fn enqueue(sc: &Sc, front: bool) {
@@ -61,20 +63,24 @@ pub(crate) fn block() {
 
 /// Books the time since the last booking to the current SC.
 fn account(core: &Core, now: u64) {
-    let spent = now.saturating_sub(core.since.replace(now));
+    let spent = now.saturating_sub(core.since.load(Relaxed));
+    core.since.store(now, Relaxed);
     if let Some(sc) = core.sc() {
-        sc.used.set(sc.used.get().saturating_add(spent));
+        sc.used.store(sc.used.load(Relaxed).saturating_add(spent), Relaxed);
         sc.left.set(sc.left.get().saturating_sub(spent));
     }
 }
 
-/// Time that an SC has used, up to now.
+/// Time that an SC has used, up to now. If it runs on another core, as closely as one can see from here.
 pub(crate) fn time_used(sc: &Sc) -> u64 {
-    let core = core();
-    if core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
-        account(core, arch::cpu::ticks());
+    let now = arch::cpu::ticks();
+    let Some(home) = percore::get(sc.core()).filter(|home| home.runs(sc)) else { return sc.used.load(Relaxed) };
+    if home.id == core().id {
+        account(home, now);
+        return sc.used.load(Relaxed);
     }
-    sc.used.get()
+    let since = now.saturating_sub(home.since.load(Relaxed));
+    sc.used.load(Relaxed).saturating_add(since)
 }
 
 /// Ends the time slice of the current SC.
@@ -90,12 +96,11 @@ fn expire(core: &Core, now: u64) {
     while let Some(ec) = core.timeouts.pop_expired(now) {
         // SAFETY: members of the queue are alive.
         let ec = unsafe { ec.as_ref() };
-        if let Some(sm) = ec.semaphore.get() {
-            // SAFETY: a semaphore lets all who wait go before it goes.
-            unsafe { sm.as_ref() }.queue.remove(ec);
-        }
         ec.deadline.set(0);
-        ec.wake(Status::Timeout, 0);
+        // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
+        if ec.semaphore.get().is_some_and(|sm| unsafe { sm.as_ref() }.forget(ec)) {
+            ec.wake(Status::Timeout, 0);
+        }
     }
 }
 
@@ -155,7 +160,7 @@ fn choose(core: &Core) {
             }
         };
         core.set_sc(Some(sc));
-        core.since.set(arch::cpu::ticks());
+        core.since.store(arch::cpu::ticks(), Relaxed);
         leaf.stop_helping();
         core.helping.set(helping);
         core.switch(leaf);
@@ -166,15 +171,22 @@ fn choose(core: &Core) {
 /// Nobody is ready: gives memory back and waits for an interrupt.
 fn idle(core: &Core) {
     core.leave();
-    reap();
+    reap(core);
+    remote::deliver(core);
     let now = arch::cpu::ticks();
     expire(core, now);
     if core.ready.highest().is_some() {
         return;
     }
     arm(core, now, 0);
-    arch::power::wait();
+    // Interrupts are off: what is asked from here on ends the wait.
+    core.remote.set_idle(true);
+    if !core.remote.has_mail() {
+        arch::power::wait();
+    }
+    core.remote.set_idle(false);
     core.take_pending();
+    remote::deliver(core);
     expire(core, arch::cpu::ticks());
 }
 
@@ -183,6 +195,9 @@ fn idle(core: &Core) {
 pub(crate) extern "C" fn settle(core: &Core) {
     loop {
         let work = core.take_pending();
+        if work & MAIL != 0 {
+            remote::deliver(core);
+        }
         if work & ALARM != 0 {
             let now = arch::cpu::ticks();
             expire(core, now);
@@ -198,7 +213,7 @@ pub(crate) extern "C" fn settle(core: &Core) {
             choose(core);
             arm(core, arch::cpu::ticks(), 0);
         }
-        reap();
+        reap(core);
         let Some(ec) = core.current() else { continue };
         match ec.resume.get() {
             Resume::User => {}

@@ -10,7 +10,7 @@ mod layout;
 mod root;
 
 use crate::arch::bootinfo::BootInfo;
-use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, timer};
+use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, smp, timer};
 use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
 
@@ -40,6 +40,8 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     unsafe { memory::init(pool.0, pool.1) };
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
+    crate::percore::BOOT_CORE.publish();
+    smp::prepare();
     let mut pages = [0; 20];
     let count = irq::register_pages(&mut pages);
     // SAFETY: nothing refers to memory outside image and pool from here on.
@@ -56,15 +58,22 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         Ok(()) => found |= features::SVM,
         Err(why) => log::warn!("no guests: {why}"),
     }
+    let cores = smp::start_all(most_cores(info.command_line()));
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;
     }
     log::info!(
-        "time-stamp counter {} MHz, {} interrupts, kernel memory {} KiB, console at port {:#x}",
+        "{cores} cores, time-stamp counter {} MHz, {} interrupts, kernel memory {} KiB, console at port {:#x}",
         timer::tsc_hz() / 1_000_000,
         irq::count(),
         memory::pool_size() / 1024,
         serial::ports().0
     );
     root::start(&info, &root, found)
+}
+
+/// How many cores may run: `cores=N` on the command line, else all.
+fn most_cores(cmdline: &str) -> usize {
+    let value = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("cores="));
+    value.and_then(|value| value.parse().ok()).filter(|most| *most > 0).unwrap_or(crate::percore::CORES)
 }

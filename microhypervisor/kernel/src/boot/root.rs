@@ -82,7 +82,7 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, features: u64) -> Result<(), 
     ec.registers().rdi = hip::ADDRESS;
     give(hip::ROOT_EC, ec.header(), Perms::ALL)?;
     let sc = Ref::create(pd, Sc::new(ec.clone(), HIGHEST, timer::from_micros(QUANTUM)))?;
-    ec.sc.set(Some(sc.pointer()));
+    ec.bind(&sc);
     give(hip::ROOT_SC, sc.header(), Perms::ALL)?;
     sched::enqueue(&sc, false);
     Ok(())
@@ -107,7 +107,7 @@ fn map_hip(pd: &Pd, host: &Space, info: &BootInfo, features: u64) -> Result<(), 
     let hip = unsafe { frame.cast::<Hip>().as_mut() };
     hip.magic = hip::MAGIC;
     hip.version = cloister_abi::VERSION;
-    hip.cores = 1;
+    hip.cores = u32::try_from(crate::percore::count()).unwrap_or(1);
     hip.tsc_hz = timer::tsc_hz();
     hip.features = features;
     hip.interrupts = irq::count();

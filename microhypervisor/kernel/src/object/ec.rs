@@ -2,7 +2,7 @@
 //! Execution context (EC): registers, a UTCB, and what it is doing.
 //!
 //! A local EC serves portals on the time of its callers; a global one has a scheduling context. An EC belongs to one core: its
-//! cells are touched by that core alone. Callers and callees point at each other without counting; destroying either severs
+//! cells are touched by that core alone (but for what a semaphore tells it, see [`Sm`]). Callers and callees point at each other without counting; destroying either severs
 //! the pair.
 
 use super::sc::Parked;
@@ -17,6 +17,7 @@ use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::timeout::{Deadline, Timeout};
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// Most links of a chain of callees that are followed. A longer one gets no time before it is shorter: who makes it harms
 /// only who waits at its beginning, and choosing who runs stays short.
@@ -86,13 +87,15 @@ pub(crate) struct Ec {
     /// Whose reply it waits for, or whom it helps.
     pub(crate) callee: Cell<Option<NonNull<Ec>>>,
     /// Its scheduling context, if it is global and started.
-    pub(crate) sc: Cell<Option<NonNull<Sc>>>,
+    sc: AtomicPtr<Sc>,
     /// Who helps it: ECs that want to call it while it is busy.
     pub(crate) helpers: List<Ec, Helping>,
     /// SCs that wait for it to run again.
     pub(crate) waiting: List<Sc, Parked>,
     /// Semaphore it waits at.
     pub(crate) semaphore: Cell<Option<NonNull<Sm>>>,
+    /// With what the semaphore has let it go. Written by who took it out of the queue there, read when its core hears of that.
+    pub(crate) awake: Cell<(Status, u64)>,
     /// Virtual CPU it runs.
     pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
     queue: Link<Ec>,
@@ -192,10 +195,11 @@ impl Ec {
             resume: Cell::new(Resume::User),
             caller: Cell::new(None),
             callee: Cell::new(None),
-            sc: Cell::new(None),
+            sc: AtomicPtr::new(core::ptr::null_mut()),
             helpers: List::new(),
             waiting: List::new(),
             semaphore: Cell::new(None),
+            awake: Cell::new((Status::Success, 0)),
             vcpu: Cell::new(None),
             queue: Link::new(),
             timeout: Link::new(),
@@ -251,6 +255,32 @@ impl Ec {
     /// Whether it can run now (a helper can: it tries again).
     pub(crate) fn is_runnable(&self) -> bool {
         matches!(self.state.get(), State::Running | State::Helping)
+    }
+
+    /// Makes an SC its own. Answers false if it has one.
+    pub(crate) fn bind(&self, sc: &Sc) -> bool {
+        let sc = core::ptr::from_ref(sc).cast_mut();
+        self.sc.compare_exchange(core::ptr::null_mut(), sc, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Its SC goes, if it is that one.
+    pub(crate) fn unbind(&self, sc: &Sc) {
+        let sc = core::ptr::from_ref(sc).cast_mut();
+        // If it is another one, that stays.
+        let _ = self.sc.compare_exchange(sc, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
+    }
+
+    /// Whether it waits at a semaphore or helps. The semaphore's lock must be held.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.queue.is_linked()
+    }
+
+    /// Its semaphore has let it go.
+    pub(crate) fn woken(&self) {
+        if self.state.get() == State::Blocked {
+            let (status, value) = self.awake.get();
+            self.wake(status, value);
+        }
     }
 
     /// Ends a wait at a semaphore.
@@ -322,8 +352,8 @@ impl Ec {
         self.stop_helping();
         self.state.set(State::Stopped);
         if let Some(sm) = self.semaphore.take() {
-            // SAFETY: a semaphore lets all who wait go before it goes.
-            unsafe { sm.as_ref() }.queue.remove(self);
+            // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
+            unsafe { sm.as_ref() }.forget(self);
         }
         if self.deadline.replace(0) != 0 {
             crate::sched::cancel_timeout(self);
@@ -334,6 +364,7 @@ impl Ec {
         }
         self.abort_caller(Status::Aborted);
         crate::guest::abandon(self);
+        crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
         self.dismiss_helpers();
         // Whoever's time waited for the end of a chain that is cut now has to look again.
         // SAFETY: nothing was freed since; memory returns when the hypercall is over.
@@ -345,7 +376,6 @@ impl Ec {
 
 impl Drop for Ec {
     fn drop(&mut self) {
-        crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
         self.host.unmap_frame(self.utcb_address, self.utcb.frame());
         for frame in [Some(self.utcb.frame()), self.fpu].into_iter().flatten() {
             // SAFETY: the frames were taken for this EC from this payer, and nothing maps or uses them any more.

@@ -7,7 +7,10 @@
 //! of either side severs them (caller and callee, queues).
 //!
 //! Memory comes from the slabs of the protection domain that pays; each object keeps its payer alive, so that the budget it was
-//! charged to is there to be credited. Memory is given back by [`reap`], at a point where no hypercall is under way.
+//! charged to is there to be credited. Memory is given back by [`reap`], at a point where no hypercall is under way, and no earlier than
+//! each core has left the handler that it was in when the last reference went: look-ups take no reference.
+//!
+//! ECs, SCs and VCPUs belong to a core, which alone touches them; what destruction means for them is done there ([`receive`]).
 
 pub(crate) mod ec;
 pub(crate) mod message;
@@ -27,15 +30,17 @@ pub(crate) use sm::Sm;
 pub(crate) use space::Space;
 pub(crate) use vcpu::Vcpu;
 
+use crate::percore::{self, Core, core};
+use crate::remote::{self, KILL};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
 use cloister_mechanism::list::{Link, Linked, List};
+use cloister_mechanism::mail::Mail;
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering::Relaxed};
-use spin::Mutex;
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, Ordering::Relaxed};
 
 /// At the start of every object.
 #[derive(Debug)]
@@ -49,6 +54,8 @@ pub(crate) struct Header {
     payer: Cell<Option<NonNull<Pd>>>,
     /// In the payer's list while alive, in the list of the dead when the last reference has gone.
     link: Link<Header>,
+    /// What another core asks of it.
+    pub(crate) mail: Mail<Header>,
 }
 
 /// Marks the list of what a PD pays for.
@@ -69,11 +76,16 @@ impl Linked<Unreferenced> for Header {
     }
 }
 
-struct Graveyard(List<Header, Unreferenced>);
-// SAFETY: the list is behind a lock, and its members are owned by it.
-unsafe impl Send for Graveyard {}
+/// A core's dead.
+#[derive(Debug)]
+pub(crate) struct Graveyard(List<Header, Unreferenced>);
 
-static GRAVEYARD: Mutex<Graveyard> = Mutex::new(Graveyard(List::new()));
+impl Graveyard {
+    /// Nobody is dead.
+    pub(crate) const fn new() -> Self {
+        Self(List::new())
+    }
+}
 
 impl Header {
     /// Header of a new object with one reference.
@@ -84,6 +96,7 @@ impl Header {
             refs: AtomicU32::new(1),
             payer: Cell::new(None),
             link: Link::new(),
+            mail: Mail::new(),
         }
     }
 
@@ -114,16 +127,21 @@ impl Header {
     /// Lets one reference go.
     #[inline]
     pub(crate) fn release(&self) {
-        if self.refs.fetch_sub(1, Relaxed) == 1 {
+        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.bury();
         }
     }
 
     #[cold]
     fn bury(&self) {
+        // Destruction may send mail, which takes a reference: then it is buried when that has been received.
+        self.acquire();
         destroy(self);
-        GRAVEYARD.lock().0.push_back(self);
-        crate::percore::core().request(crate::percore::REAP);
+        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let core = core();
+            core.graveyard.0.push_back(self);
+            core.request(percore::REAP);
+        }
     }
 }
 
@@ -166,7 +184,7 @@ impl<T: Object> Ref<T> {
     /// Creates an object that `payer` pays for.
     ///
     /// # Errors
-    /// Memory could not be had; the value is dropped.
+    /// Memory could not be had, or the payer is being destroyed; the value is dropped.
     pub(crate) fn create(payer: &Pd, value: T) -> Result<Self, Status> {
         let place = payer.allocate(size_of::<T>()).map_err(status)?.cast::<T>();
         // SAFETY: the slot is ours, aligned to 64 bytes and large enough.
@@ -175,8 +193,13 @@ impl<T: Object> Ref<T> {
         let header = unsafe { place.as_ref() }.header();
         payer.header().acquire();
         header.payer.set(Some(NonNull::from(payer)));
-        payer.adopt(header);
-        Ok(Self(place))
+        let object = Self(place);
+        if payer.adopt(header) {
+            return Ok(object);
+        }
+        // Nobody knows it, so nothing has to be undone but its memory, which returns with the reference.
+        header.kind.store(Kind::Dead as u8, Relaxed);
+        Err(Status::OutOfBudget)
     }
 
     /// Whether it refers to that object.
@@ -185,10 +208,6 @@ impl<T: Object> Ref<T> {
         self.0 == NonNull::from(object)
     }
 
-    /// The object behind the reference, as long as the caller knows it stays.
-    pub(crate) fn pointer(&self) -> NonNull<T> {
-        self.0
-    }
 }
 
 impl<T: Object> Clone for Ref<T> {
@@ -239,25 +258,82 @@ pub(crate) fn destroy(header: &Header) {
         payer.disown(header);
     }
     match header.class {
+        Kind::Ec | Kind::Sc | Kind::Vcpu => match percore::get(home(header)) {
+            Some(home) if home.id != core().id => remote::send(home, header, KILL),
+            _ => kill(header),
+        },
         // SAFETY: the class tells the type, for ever.
-        Kind::Ec => unsafe { cast::<Ec>(header) }.kill(),
-        // SAFETY: as above.
-        Kind::Sc => unsafe { cast::<Sc>(header) }.kill(),
-        // SAFETY: as above.
         Kind::Sm => unsafe { cast::<Sm>(header) }.kill(),
         // SAFETY: as above.
         Kind::Pd => unsafe { cast::<Pd>(header) }.kill(),
         // SAFETY: as above.
         Kind::Space => unsafe { cast::<Space>(header) }.kill(),
-        Kind::Pt | Kind::Vcpu | Kind::Machine | Kind::Dead => {}
+        Kind::Pt | Kind::Machine | Kind::Dead => {}
+    }
+}
+
+/// Core that an EC, SC or VCPU belongs to.
+fn home(header: &Header) -> u8 {
+    match header.class {
+        // SAFETY: the class tells the type, for ever.
+        Kind::Ec => unsafe { cast::<Ec>(header) }.core,
+        // SAFETY: as above.
+        Kind::Sc => unsafe { cast::<Sc>(header) }.core(),
+        // SAFETY: as above.
+        Kind::Vcpu => unsafe { cast::<Vcpu>(header) }.core,
+        _ => core().id,
+    }
+}
+
+/// Takes an EC, SC or VCPU of this core out of all queues.
+fn kill(header: &Header) {
+    match header.class {
+        // SAFETY: the class tells the type, for ever.
+        Kind::Ec => unsafe { cast::<Ec>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Sc => unsafe { cast::<Sc>(header) }.kill(),
+        // SAFETY: as above.
+        Kind::Vcpu => unsafe { cast::<Vcpu>(header) }.kill(),
+        _ => {}
+    }
+}
+
+/// Does what mail about an object asks for.
+pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
+    // It may have moved on since.
+    if let Some(home) = percore::get(home(header)).filter(|home| home.id != core.id) {
+        return remote::send(home, header, what);
+    }
+    if what & remote::WAKE != 0 {
+        // SAFETY: only ECs are woken.
+        unsafe { cast::<Ec>(header) }.woken();
+    }
+    if what & remote::START != 0 {
+        // SAFETY: only SCs are started.
+        crate::sched::enqueue(unsafe { cast::<Sc>(header) }, false);
+    }
+    if what & KILL != 0 {
+        kill(header);
     }
 }
 
 /// Gives back the memory of objects that nobody refers to any more. No reference of a hypercall may be in use.
-pub(crate) fn reap() {
+pub(crate) fn reap(core: &Core) {
+    let batch: List<Header, Unreferenced> = List::new();
     loop {
-        let Some(header) = GRAVEYARD.lock().0.pop_front() else { return };
-        // SAFETY: members of the graveyard have no references, so they are ours alone.
+        if batch.is_empty() {
+            if core.graveyard.0.is_empty() {
+                return;
+            }
+            // Who looked them up before the last reference went may still be at it.
+            remote::quiesce();
+            while let Some(header) = core.graveyard.0.pop_front() {
+                // SAFETY: members of the graveyard have no references, so they are ours alone.
+                batch.push_back(unsafe { header.as_ref() });
+            }
+        }
+        let Some(header) = batch.pop_front() else { continue };
+        // SAFETY: as above.
         let dead = unsafe { header.as_ref() };
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.

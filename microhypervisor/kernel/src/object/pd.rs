@@ -12,8 +12,8 @@ use cloister_mechanism::list::List;
 use cloister_mechanism::radix::TableFrames;
 use cloister_mechanism::slab::Slab;
 use cloister_mechanism::{Exhausted, FRAME, Frames};
-use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use spin::Mutex;
 
 /// Sizes of slots.
@@ -41,9 +41,9 @@ pub(crate) struct Pd {
     lock: Mutex<()>,
     slabs: [Slab; SLABS.len()],
     owned: List<Header, Owned>,
-    spaces: RefCell<Option<Spaces>>,
+    spaces: Mutex<Option<Spaces>>,
     /// Its destruction has begun: nothing new is made on its account.
-    closed: Cell<bool>,
+    closed: AtomicBool,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -62,8 +62,8 @@ impl Pd {
             lock: Mutex::new(()),
             slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2]), Slab::new(SLABS[3])],
             owned: List::new(),
-            spaces: RefCell::new(None),
-            closed: Cell::new(false),
+            spaces: Mutex::new(None),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -74,12 +74,12 @@ impl Pd {
 
     /// Its spaces, none once it is destroyed.
     pub(crate) fn spaces(&self) -> Option<Spaces> {
-        self.spaces.borrow().clone()
+        self.spaces.lock().clone()
     }
 
     /// Gives it its spaces.
     pub(crate) fn set_spaces(&self, spaces: Spaces) {
-        *self.spaces.borrow_mut() = Some(spaces);
+        *self.spaces.lock() = Some(spaces);
     }
 
     fn slab(&self, size: usize) -> Option<&Slab> {
@@ -88,7 +88,7 @@ impl Pd {
 
     /// Memory for an object.
     pub(crate) fn allocate(&self, size: usize) -> Result<NonNull<u8>, Exhausted> {
-        if self.closed.get() {
+        if self.closed.load(Relaxed) {
             return Err(Exhausted::Budget);
         }
         let slab = self.slab(size).ok_or(Exhausted::Pool)?;
@@ -107,10 +107,21 @@ impl Pd {
         unsafe { slab.give(place, self) };
     }
 
-    /// Puts an object on the list of what it pays for.
-    pub(crate) fn adopt(&self, object: &Header) {
+    /// Puts an object on the list of what it pays for. Answers false if its destruction has begun, which may be through the list.
+    pub(crate) fn adopt(&self, object: &Header) -> bool {
         let _guard = self.lock.lock();
-        self.owned.push_front(object);
+        let open = !self.closed.load(Relaxed);
+        if open {
+            self.owned.push_front(object);
+        }
+        open
+    }
+
+    /// Begins its destruction: nothing comes onto the list any more. Answers what is first there.
+    fn close(&self) -> Option<NonNull<Header>> {
+        let _guard = self.lock.lock();
+        self.closed.store(true, Relaxed);
+        self.owned.first()
     }
 
     /// Takes it off.
@@ -121,15 +132,15 @@ impl Pd {
 
     /// Destroys some of what it pays for, PDs below it from the innermost outwards. Answers whether there is more.
     pub(crate) fn dismantle(&self) -> bool {
-        self.closed.set(true);
         for _ in 0..BATCH {
-            let Some(mut object) = self.owned.first() else {
+            let Some(mut object) = self.close() else {
                 // The capabilities went with the object space, which is among what the PD pays for; page tables go with the
                 // last reference to the host space.
-                drop(self.spaces.borrow_mut().take());
+                let spaces = self.spaces.lock().take();
+                drop(spaces);
                 return false;
             };
-            // SAFETY: members of the list are alive, and so are those of the lists of PDs in it.
+            // SAFETY: what is found on a list stays to the end of the handler, dead or alive.
             while let Some(below) = unsafe { inner(object) } {
                 object = below;
             }
@@ -173,7 +184,7 @@ impl Drop for Pd {
 
 impl Frames for Pd {
     fn take(&self) -> Result<NonNull<u8>, Exhausted> {
-        if self.closed.get() {
+        if self.closed.load(Relaxed) {
             return Err(Exhausted::Budget);
         }
         self.budget.charge(FRAME as u64)?;
@@ -210,6 +221,5 @@ unsafe fn inner(object: NonNull<Header>) -> Option<NonNull<Header>> {
     // SAFETY: the class tells the type.
     let pd = unsafe { super::cast::<Pd>(header) };
     // Its threads may still run between two goes, and must not make what the next go would find.
-    pd.closed.set(true);
-    pd.owned.first()
+    pd.close()
 }

@@ -8,6 +8,7 @@ use cloister_mechanism::list::{Link, Linked};
 use cloister_mechanism::ready::Ready;
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Scheduling context (SC).
 #[derive(Debug)]
@@ -20,8 +21,8 @@ pub(crate) struct Sc {
     pub(crate) quantum: u64,
     /// What is left of the slice, ticks.
     pub(crate) left: Cell<u64>,
-    /// Time used, ticks.
-    pub(crate) used: Cell<u64>,
+    /// Time used, ticks. Others read it.
+    pub(crate) used: AtomicU64,
     /// In a run queue, or in the list of a blocked EC.
     link: Link<Sc>,
     /// Blocked EC in whose list it is.
@@ -30,6 +31,8 @@ pub(crate) struct Sc {
     pub(crate) priority: u8,
     /// In the run queue.
     pub(crate) queued: Cell<bool>,
+    /// Core where it is.
+    core: AtomicU8,
 }
 
 /// Marks the list of SCs that wait for an EC to run again.
@@ -56,13 +59,14 @@ const _: () = assert!(size_of::<Sc>() <= 192);
 
 impl Sc {
     /// A scheduling context that is in no queue yet.
-    pub(crate) const fn new(ec: Ref<Ec>, priority: u8, quantum: u64) -> Self {
+    pub(crate) fn new(ec: Ref<Ec>, priority: u8, quantum: u64) -> Self {
         Self {
             header: Header::new(Kind::Sc),
+            core: AtomicU8::new(ec.core),
             ec,
             quantum,
             left: Cell::new(quantum),
-            used: Cell::new(0),
+            used: AtomicU64::new(0),
             link: Link::new(),
             parked: Cell::new(None),
             priority,
@@ -76,7 +80,12 @@ impl Sc {
             // SAFETY: an EC that is destroyed lets all go that are parked with it.
             unsafe { ec.as_ref() }.waiting.remove(self);
         }
-        self.ec.sc.set(None);
+        self.ec.unbind(self);
         crate::sched::forget(self);
+    }
+
+    /// Core where it is.
+    pub(crate) fn core(&self) -> u8 {
+        self.core.load(Ordering::Relaxed)
     }
 }

@@ -6,8 +6,11 @@ use super::{Ec, Header, Object, Ref};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::list::List;
+use crate::percore::{self, core};
+use crate::remote::{self, WAKE};
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
+use spin::{Mutex, MutexGuard};
 
 /// Marks the list of ECs that wait at a semaphore.
 #[derive(Debug)]
@@ -18,10 +21,11 @@ pub(crate) struct Waiting;
 #[repr(C, align(64))]
 pub(crate) struct Sm {
     header: Header,
+    lock: Mutex<()>,
     /// Counter, or word of signals.
-    pub(crate) count: Cell<u64>,
+    count: Cell<u64>,
     /// Who waits.
-    pub(crate) queue: List<Ec, Waiting>,
+    queue: List<Ec, Waiting>,
     /// Semaphore to which this signal goes.
     pub(crate) target: Option<Ref<Sm>>,
     /// Bits it sets there.
@@ -42,6 +46,7 @@ impl Sm {
     pub(crate) const fn new(count: u64, target: Option<Ref<Self>>, bits: u64) -> Self {
         Self {
             header: Header::new(Kind::Sm),
+            lock: Mutex::new(()),
             count: Cell::new(count),
             queue: List::new(),
             target,
@@ -54,11 +59,13 @@ impl Sm {
     #[inline]
     pub(crate) fn up(&self) {
         match &self.target {
-            None => match self.queue.pop_front() {
-                // SAFETY: members of the queue are alive.
-                Some(ec) => unsafe { ec.as_ref() }.wake(Status::Success, 1),
-                None => self.count.set(self.count.get().saturating_add(1)),
-            },
+            None => {
+                let guard = self.lock.lock();
+                if self.queue.is_empty() {
+                    return self.count.set(self.count.get().saturating_add(1));
+                }
+                self.wake_first(guard, Status::Success, 1);
+            }
             Some(target) => target.signal(self.bits),
         }
     }
@@ -68,19 +75,80 @@ impl Sm {
         if !self.header.is_alive() {
             return;
         }
-        match self.queue.pop_front() {
-            // SAFETY: members of the queue are alive.
-            Some(ec) => unsafe { ec.as_ref() }.wake(Status::Success, bits),
-            None => self.count.set(self.count.get() | bits),
+        let guard = self.lock.lock();
+        if self.queue.is_empty() {
+            return self.count.set(self.count.get() | bits);
         }
+        self.wake_first(guard, Status::Success, bits);
+    }
+
+    /// Takes `most` of the counter, if it is not 0.
+    #[inline]
+    pub(crate) fn take(&self, most: u64) -> Option<u64> {
+        let _guard = self.lock.lock();
+        let count = self.count.get();
+        if count == 0 {
+            return None;
+        }
+        let taken = count.min(most);
+        self.count.set(count - taken);
+        Some(taken)
+    }
+
+    /// Takes `most` of the counter, or lets an EC of this core wait.
+    ///
+    /// # Errors
+    /// The semaphore was destroyed meanwhile.
+    pub(crate) fn take_or_wait(&self, most: u64, ec: &Ec) -> Result<Option<u64>, Status> {
+        let _guard = self.lock.lock();
+        let count = self.count.get();
+        if count != 0 {
+            let taken = count.min(most);
+            self.count.set(count - taken);
+            return Ok(Some(taken));
+        }
+        // Whoever destroys it wakes all who wait after that.
+        if !self.header.is_alive() {
+            return Err(Status::Aborted);
+        }
+        self.queue.push_back(ec);
+        Ok(None)
+    }
+
+    /// Takes an EC out of those that wait. Answers false if somebody else has let it go, which it will hear of.
+    pub(crate) fn forget(&self, ec: &Ec) -> bool {
+        let _guard = self.lock.lock();
+        let waits = ec.is_queued();
+        if waits {
+            self.queue.remove(ec);
+        }
+        waits
+    }
+
+    /// Lets the first go that waits, if there is one.
+    #[cold]
+    fn wake_first(&self, guard: MutexGuard<'_, ()>, status: Status, value: u64) -> bool {
+        let ec = loop {
+            let Some(first) = self.queue.pop_front() else { return false };
+            // SAFETY: members of the queue are there, and what was found stays to the end of the handler.
+            let ec = unsafe { first.as_ref() };
+            // One that was destroyed on another core, which has yet to hear of that, takes nothing.
+            if ec.header().is_alive() {
+                break ec;
+            }
+        };
+        drop(guard);
+        ec.awake.set((status, value));
+        match percore::get(ec.core) {
+            Some(home) if home.id != core().id => remote::send(home, ec.header(), WAKE),
+            _ => ec.woken(),
+        }
+        true
     }
 
     /// Wakes all who wait, and unbinds the interrupt.
     pub(crate) fn kill(&self) {
-        while let Some(ec) = self.queue.pop_front() {
-            // SAFETY: members of the queue are alive.
-            unsafe { ec.as_ref() }.wake(Status::Aborted, 0);
-        }
+        while self.wake_first(self.lock.lock(), Status::Aborted, 0) {}
         crate::interrupt::unbind(self);
     }
 }

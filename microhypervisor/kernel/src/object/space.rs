@@ -15,7 +15,6 @@ use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
 use cloister_abi::status::Status;
 use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable};
 use cloister_mechanism::{FRAME, Frames};
-use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Mutex;
@@ -25,6 +24,12 @@ const SLOTS: usize = FRAME / 8;
 const PERMS: u64 = 0x1f;
 
 pub(crate) type Slots = [AtomicU64; SLOTS];
+
+/// Frames of a bitmap of ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bitmap([NonNull<u8>; 2]);
+// SAFETY: the frames are the space's, and are read and written byte by byte.
+unsafe impl Send for Bitmap {}
 
 /// What a space is made of.
 #[derive(Debug)]
@@ -36,7 +41,7 @@ pub(crate) enum Content {
     /// Memory of a guest.
     Guest(PageTable<Guest>),
     /// Ports of a component: two frames of bits, 0 for allowed, made when the first port comes.
-    Ports(Cell<Option<[NonNull<u8>; 2]>>),
+    Ports(Mutex<Option<Bitmap>>),
     /// All physical memory that is not the kernel's ([`crate::memory::is_own`]).
     MachineMemory,
     /// All ports that are not the kernel's.
@@ -51,7 +56,7 @@ pub(crate) struct Space {
     lock: Mutex<()>,
     pub(crate) content: Content,
     /// Guest: counts how often translations were removed, so that each VCPU knows whether it has seen all.
-    pub(crate) generation: Cell<u64>,
+    pub(crate) generation: AtomicU64,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -72,7 +77,7 @@ fn map_status(why: MapError) -> Status {
 impl Space {
     /// A space of that content; its root frames are the space's from now on.
     pub(crate) const fn new(content: Content) -> Self {
-        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: Cell::new(1) }
+        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: AtomicU64::new(1) }
     }
 
     /// Physical address of the page-table root of a host or guest space.
@@ -138,6 +143,10 @@ impl Space {
         }
         let payer = self.header.payer().ok_or(Status::BadCapability)?;
         let _guard = self.lock.lock();
+        // Somebody else may have made it meanwhile.
+        if self.slot(sel).is_some() {
+            return Ok(());
+        }
         let frame = payer.take_zeroed().map_err(status)?;
         // SAFETY: the root frame is the space's for its life.
         let slots = unsafe { root.as_ref() };
@@ -211,8 +220,8 @@ impl Space {
 
     // ---- memory
 
-    /// What is mapped at a page address, with what may be done there.
-    pub(crate) fn page(&self, address: u64) -> Option<Leaf> {
+    /// What is mapped at a page address, with what may be done there. The space's lock must be held.
+    fn page(&self, address: u64) -> Option<Leaf> {
         let payer = self.header.payer()?;
         match &self.content {
             Content::Host(table) => table.lookup(payer, address),
@@ -223,8 +232,27 @@ impl Space {
 
     /// Maps a range: `page` gives physical address and attribute bits by offset.
     pub(crate) fn map(&self, virt: u64, order: u32, page: impl Fn(u64) -> Option<(u64, u64)>) -> Result<(), Status> {
-        let payer = self.header.payer().ok_or(Status::BadCapability)?;
         let _guard = self.lock.lock();
+        self.map_locked(virt, order, page)
+    }
+
+    /// Maps a range of what is mapped in another space: `page` gives physical address and attribute bits by offset and what is there.
+    pub(crate) fn map_from(
+        &self,
+        src: &Self,
+        (virt, from): (u64, u64),
+        order: u32,
+        page: impl Fn(Leaf) -> Option<(u64, u64)>,
+    ) -> Result<(), Status> {
+        // Two that copy from each other take the locks in the same order.
+        let (first, second) = if core::ptr::from_ref(self) < core::ptr::from_ref(src) { (self, src) } else { (src, self) };
+        let _first = first.lock.lock();
+        let _second = (!core::ptr::eq(first, second)).then(|| second.lock.lock());
+        self.map_locked(virt, order, |offset| page(src.page(from + offset)?))
+    }
+
+    fn map_locked(&self, virt: u64, order: u32, page: impl Fn(u64) -> Option<(u64, u64)>) -> Result<(), Status> {
+        let payer = self.header.payer().ok_or(Status::BadCapability)?;
         match &self.content {
             Content::Host(table) => table.map(payer, virt, order, page).map_err(map_status),
             Content::Guest(table) => table.map(payer, virt, order, page).map_err(map_status),
@@ -234,14 +262,23 @@ impl Space {
 
     /// Unmaps a range.
     pub(crate) fn unmap(&self, virt: u64, order: u32) -> Result<(), Status> {
+        self.unmap_if(virt, order, |_| true)
+    }
+
+    /// Unmaps a range, if what is mapped at its start is as it should be.
+    fn unmap_if(&self, virt: u64, order: u32, wanted: impl Fn(Option<Leaf>) -> bool) -> Result<(), Status> {
         let payer = self.header.payer().ok_or(Status::BadCapability)?;
-        let _guard = self.lock.lock();
+        let guard = self.lock.lock();
+        if !wanted(self.page(virt)) {
+            return Ok(());
+        }
         let mut freed = Freed::new();
         let removed = match &self.content {
             Content::Host(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
             Content::Guest(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
             _ => return Err(Status::BadCapability),
         };
+        drop(guard);
         if removed {
             self.forget_translations(payer, freed);
         }
@@ -251,24 +288,29 @@ impl Space {
     /// Removes at most so many tables with all that is in them. Answers whether there may be more.
     pub(crate) fn strip(&self, most: usize) -> bool {
         let Some(payer) = self.header.payer() else { return false };
-        let _guard = self.lock.lock();
+        let guard = self.lock.lock();
         let mut freed = Freed::new();
         let more = match &self.content {
             Content::Host(table) => table.strip(payer, most, &mut freed),
             Content::Guest(table) => table.strip(payer, most, &mut freed),
             // The tables stay, since threads of others may be looking.
-            Content::Objects(_) => return self.drop_capabilities(most * SLOTS / 8),
+            Content::Objects(_) => {
+                drop(guard);
+                return self.drop_capabilities(most * SLOTS / 8);
+            }
             _ => return false,
         };
+        drop(guard);
         self.forget_translations(payer, freed);
         more
     }
 
-    /// Something was unmapped: nobody uses it any more, nor the tables that went with it.
+    /// Something was unmapped: nobody uses it any more, nor the tables that went with it. No lock may be held, since this waits.
     fn forget_translations(&self, payer: &Pd, mut freed: Freed) {
-        self.generation.set(self.generation.get() + 1);
-        crate::percore::core().flush_if_current(self);
-        // SAFETY: they came from the payer; nobody walks this space but the processor, which has forgotten it.
+        self.generation.fetch_add(1, Ordering::SeqCst);
+        let root = self.root();
+        crate::remote::flush(|core| core.uses(root));
+        // SAFETY: they came from the payer; who looks into the space holds its lock, and processors have forgotten it.
         unsafe { freed.give_back(payer) };
     }
 
@@ -283,9 +325,9 @@ impl Space {
 
     /// Unmaps such a frame, if it is what is mapped there.
     pub(crate) fn unmap_frame(&self, virt: u64, frame: NonNull<u8>) {
-        if self.page(virt).is_some_and(|leaf| leaf.address == physical(frame)) {
-            let _ = self.unmap(virt, 0);
-        }
+        let wanted = |leaf: Option<Leaf>| leaf.is_some_and(|leaf| leaf.address == physical(frame));
+        // It was mapped as a page of its own, so there is no other error than that the space has gone.
+        let _ = self.unmap_if(virt, 0, wanted);
     }
 
     // ---- ports
@@ -293,18 +335,23 @@ impl Space {
     /// Bitmap of the ports, if there is one.
     pub(crate) fn port_bitmap(&self) -> Option<[NonNull<u8>; 2]> {
         match &self.content {
-            Content::Ports(bitmap) => bitmap.get(),
+            Content::Ports(bitmap) => bitmap.lock().map(|Bitmap(frames)| frames),
             _ => None,
         }
+    }
+
+    /// The bitmap has changed, or goes: no core uses what it has loaded of it.
+    pub(crate) fn forget_ports(&self) {
+        crate::remote::flush(|core| core.uses_ports(self));
     }
 
     /// Allows or forbids a port.
     pub(crate) fn set_port(&self, port: u16, allowed: bool) -> Result<(), Status> {
         let Content::Ports(bitmap) = &self.content else { return Err(Status::BadCapability) };
         let payer = self.header.payer().ok_or(Status::BadCapability)?;
-        let _guard = self.lock.lock();
-        let frames = match bitmap.get() {
-            Some(frames) => frames,
+        let mut bitmap = bitmap.lock();
+        let frames = match *bitmap {
+            Some(Bitmap(frames)) => frames,
             None if !allowed => return Ok(()),
             None => {
                 let low = payer.take().map_err(status)?;
@@ -314,7 +361,7 @@ impl Space {
                     // SAFETY: the frames are ours.
                     unsafe { frame.write_bytes(0xff, FRAME) };
                 }
-                bitmap.set(Some([low, high]));
+                *bitmap = Some(Bitmap([low, high]));
                 [low, high]
             }
         };
@@ -388,8 +435,8 @@ impl Drop for Space {
                 unsafe { payer.give(table.root()) };
             }
             Content::Ports(bitmap) => {
-                crate::percore::core().forget_ports(self);
-                for frame in bitmap.get().into_iter().flatten() {
+                self.forget_ports();
+                for frame in bitmap.lock().iter().flat_map(|Bitmap(frames)| *frames) {
                     // SAFETY: nobody refers to the frames any more.
                     unsafe { payer.give(frame) };
                 }

@@ -12,7 +12,7 @@ use cloister_mechanism::Frames;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 /// Virtual CPU (VCPU).
 #[derive(Debug)]
@@ -35,7 +35,9 @@ pub(crate) struct Vcpu {
     /// The EC that runs it.
     pub(crate) runner: Cell<Option<NonNull<Ec>>>,
     /// Asked to leave the guest.
-    pub(crate) kicked: Cell<bool>,
+    pub(crate) kicked: AtomicBool,
+    /// Core it belongs to.
+    pub(crate) core: u8,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -50,7 +52,12 @@ impl Vcpu {
     ///
     /// # Errors
     /// Memory could not be had, or something is mapped there.
-    pub(crate) fn create(payer: &Pd, guest: Ref<Space>, host: Ref<Space>, address: u64) -> Result<Ref<Self>, Status> {
+    pub(crate) fn create(
+        payer: &Pd,
+        guest: Ref<Space>,
+        (host, address): (Ref<Space>, u64),
+        core: u8,
+    ) -> Result<Ref<Self>, Status> {
         let mut frames = [None; 3];
         for index in 0..frames.len() {
             match payer.take_zeroed() {
@@ -82,7 +89,8 @@ impl Vcpu {
             tag,
             generation: Cell::new(0),
             runner: Cell::new(None),
-            kicked: Cell::new(false),
+            kicked: AtomicBool::new(false),
+            core,
         };
         // From here on the VCPU owns the frames, but cannot give them back without a payer.
         Ref::create(payer, vcpu).inspect_err(|_| give(payer, &frames))
@@ -124,6 +132,11 @@ impl Vcpu {
         }
     }
 
+    /// Its floating-point state is nobody's, and a guest that runs does not go on.
+    pub(crate) fn kill(&self) {
+        core().forget_fpu(FpuOwner::vcpu(self));
+    }
+
     /// Saves the floating-point registers, which are the guest's. The trap must be off.
     pub(crate) fn save_fpu(&self) {
         // SAFETY: the area is the VCPU's own; the caller says that the trap is off.
@@ -140,7 +153,6 @@ fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
-        core().forget_fpu(FpuOwner::vcpu(self));
         let frames = [Some(self.page.cast()), Some(self.block), Some(self.fpu)];
         self.host.unmap_frame(self.address, self.page.cast());
         if let Some(payer) = self.header.payer() {

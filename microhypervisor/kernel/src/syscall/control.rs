@@ -116,7 +116,7 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
             if call.value > 8 * WORDS as u64 {
                 return Err(Status::BadParameter);
             }
-            ec.utcb.bytes(index(call.value)).for_each(crate::console::put);
+            crate::console::write(ec.utcb.bytes(index(call.value)));
             Ok((0, 0))
         }
     }

@@ -7,7 +7,8 @@ use crate::object::ec::Parts;
 use crate::object::pd::Spaces;
 use crate::object::space::Content;
 use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
-use crate::{arch::paging, sched};
+use crate::percore::{self, Core};
+use crate::{arch::paging, remote, sched};
 use cloister_abi::cap::{NONE, Perms, Selector, SpaceKind};
 use cloister_abi::hypercall as abi;
 use cloister_abi::hypercall::EcFlags;
@@ -15,8 +16,8 @@ use cloister_abi::status::Status;
 use cloister_abi::{PAGE_SIZE, PRIORITIES, USER_END};
 use cloister_mechanism::Frames;
 use cloister_mechanism::radix::PageTable;
-use core::cell::Cell;
 use core::ptr::NonNull;
+use spin::Mutex;
 
 /// Puts a new object into the caller's object space. If there is no room, the object goes.
 fn place<T: Object>(ec: &Ec, selector: Selector, object: Ref<T>) -> Result<(), Status> {
@@ -57,7 +58,7 @@ pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
     let spaces = Spaces {
         objects: new_space(pd, |root| Content::Objects(root.cast()))?,
         host: host_space(pd)?,
-        ports: Ref::create(pd, Space::new(Content::Ports(Cell::new(None))))?,
+        ports: Ref::create(pd, Space::new(Content::Ports(Mutex::new(None))))?,
     };
     pd.set_spaces(spaces.clone());
     Ok(spaces)
@@ -112,12 +113,19 @@ pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
     user_page(call.utcb)?;
     user_address(call.sp)?;
     user_address(call.ip)?;
-    if call.core() != 0 {
+    if usize::from(call.core()) >= percore::count() {
         return Err(Status::BadCore);
     }
     let event = match call.event() {
         NONE => None,
-        selector => Some(Ref::of(lookup::<Pt>(ec, selector, Perms::PT_EVENT)?)),
+        selector => {
+            let portal = lookup::<Pt>(ec, selector, Perms::PT_EVENT)?;
+            // Exceptions are handled where they happen.
+            if portal.ec.core != call.core() {
+                return Err(Status::BadCore);
+            }
+            Some(Ref::of(portal))
+        }
     };
     ec.objects.prepare(call.sel)?;
     let spaces = pd.spaces().ok_or(Status::BadCapability)?;
@@ -173,19 +181,22 @@ fn assemble(
     Ref::create(pd, Ec::new(pd, spaces, parts))
 }
 
-pub(super) fn sc(ec: &Ec, call: &abi::CreateSc) -> Answer {
+pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
     let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
     let priority = u8::try_from(call.priority).ok().filter(|priority| usize::from(*priority) < PRIORITIES);
     let priority = priority.filter(|_| call.quantum != 0 && target.global).ok_or(Status::BadParameter)?;
-    if target.sc.get().is_some() {
-        return Err(Status::Busy);
-    }
     ec.objects.prepare(call.sel)?;
     let quantum = timer::from_micros(call.quantum).max(1);
     let sc = Ref::create(payer, Sc::new(Ref::of(target), priority, quantum))?;
-    target.sc.set(Some(sc.pointer()));
-    sched::enqueue(&sc, false);
+    if !target.bind(&sc) {
+        crate::object::destroy(sc.header());
+        return Err(Status::Busy);
+    }
+    match percore::get(target.core) {
+        Some(home) if home.id != core.id => remote::send(home, sc.header(), remote::START),
+        _ => sched::enqueue(&sc, false),
+    }
     place(ec, call.sel, sc)?;
     Ok((0, 0))
 }
@@ -232,11 +243,10 @@ pub(super) fn vcpu(ec: &Ec, call: &abi::CreateVcpu) -> Answer {
     if !matches!(guest.content, Content::Guest(_)) || !matches!(host.content, Content::Host(_)) {
         return Err(Status::BadCapability);
     }
-    if call.core != 0 {
-        return Err(Status::BadCore);
-    }
+    let core = u8::try_from(call.core).ok().filter(|core| usize::from(*core) < percore::count());
+    let core = core.ok_or(Status::BadCore)?;
     ec.objects.prepare(call.sel)?;
-    let vcpu = Vcpu::create(payer, Ref::of(guest), Ref::of(host), call.address)?;
+    let vcpu = Vcpu::create(payer, Ref::of(guest), (Ref::of(host), call.address), core)?;
     place(ec, call.sel, vcpu)?;
     Ok((0, 0))
 }

@@ -8,7 +8,6 @@ use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
 use crate::memory::is_own;
 use crate::object::space::Content;
 use crate::object::{Ec, Space};
-use crate::percore::Core;
 use crate::width::low32;
 use cloister_abi::cap::{Access, Perms, SELECTORS, Selector};
 use cloister_abi::hypercall as abi;
@@ -20,7 +19,7 @@ const SMALL_ORDER: u32 = 9;
 /// Largest range of memory that one call handles, as log2 of pages: 256 GiB in pages of 1 GiB.
 const MEMORY_ORDER: u32 = 26;
 
-pub(super) fn delegate(core: &Core, ec: &Ec, call: &abi::Delegate) -> Answer {
+pub(super) fn delegate(ec: &Ec, call: &abi::Delegate) -> Answer {
     let src = lookup::<Space>(ec, call.src, Perms::SPACE_TAKE)?;
     let dst = lookup::<Space>(ec, call.dst, Perms::SPACE_GRANT)?;
     if call.order > MEMORY_ORDER || (call.src_base | call.dst_base) & ((1 << call.order) - 1) != 0 {
@@ -33,7 +32,7 @@ pub(super) fn delegate(core: &Core, ec: &Ec, call: &abi::Delegate) -> Answer {
             if call.src_base != call.dst_base || call.rights != 1 {
                 return Err(Status::BadParameter);
             }
-            ports(core, dst, call.dst_base, call.order, true)
+            ports(dst, call.dst_base, call.order, true)
         }
         _ => Err(Status::BadCapability),
     }
@@ -85,8 +84,7 @@ fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
         }
         _ => {
             let level = call.order / 9;
-            dst.map(to, call.order, |offset| {
-                let leaf = src.page(from + offset)?;
+            dst.map_from(src, (to, from), call.order, |leaf| {
                 let allowed = attributes(restrict(access, leaf.bits), guest)?;
                 (leaf.level >= level && leaf.bits & KERNEL_FRAME == 0).then_some((leaf.address, allowed))
             })?;
@@ -103,7 +101,7 @@ fn bytes(page: u64) -> Result<u64, Status> {
     Ok(page << PAGE_BITS)
 }
 
-fn ports(core: &Core, space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
+fn ports(space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
     let first = u16::try_from(base).map_err(|_| Status::BadParameter)?;
     if order > SMALL_ORDER {
         return Err(Status::BadParameter);
@@ -117,11 +115,11 @@ fn ports(core: &Core, space: &Space, base: u64, order: u32, allowed: bool) -> An
     for port in range {
         space.set_port(port, allowed)?;
     }
-    core.forget_ports(space);
+    space.forget_ports();
     Ok((0, 0))
 }
 
-pub(super) fn revoke(core: &Core, ec: &Ec, call: &abi::Revoke) -> Answer {
+pub(super) fn revoke(ec: &Ec, call: &abi::Revoke) -> Answer {
     let space = lookup::<Space>(ec, call.space, Perms::SPACE_GRANT)?;
     if call.order > MEMORY_ORDER || call.base & ((1 << call.order) - 1) != 0 {
         return Err(Status::BadParameter);
@@ -133,7 +131,7 @@ pub(super) fn revoke(core: &Core, ec: &Ec, call: &abi::Revoke) -> Answer {
             }
         }
         Content::Host(_) | Content::Guest(_) => space.unmap(bytes(call.base)?, call.order)?,
-        Content::Ports(_) => return ports(core, space, call.base, call.order, false),
+        Content::Ports(_) => return ports(space, call.base, call.order, false),
         Content::MachineMemory | Content::MachinePorts => return Err(Status::BadCapability),
     }
     Ok((0, 0))

@@ -77,9 +77,7 @@ extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
 
 extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) else { return refuse(frame) };
-    let count = sm.count.get();
-    if frame.rsi == 0 && count != 0 {
-        sm.count.set(count - 1);
+    if frame.rsi == 0 && sm.take(1).is_some() {
         frame.rax = Status::Success as u64;
         frame.rdi = 1;
         return;
@@ -97,20 +95,16 @@ extern "C" fn sm_down_otherwise(ec: &Ec, sm: &Sm, frame: &mut Frame) {
 
 fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
     let flags = DownFlags::from_bits(frame.rsi).ok_or(Status::BadParameter)?;
-    let count = sm.count.get();
-    if count != 0 {
-        let taken = if flags.contains(DownFlags::ZERO) { count } else { 1 };
-        sm.count.set(count - taken);
+    let most = if flags.contains(DownFlags::ZERO) { u64::MAX } else { 1 };
+    let deadline = frame.rdx;
+    let waits = !flags.contains(DownFlags::NONBLOCKING) && (deadline == 0 || deadline > crate::arch::cpu::ticks());
+    let taken = if waits { sm.take_or_wait(most, ec)? } else { Some(sm.take(most).ok_or(Status::Timeout)?) };
+    if let Some(taken) = taken {
         frame.rax = Status::Success as u64;
         frame.rdi = taken;
         return Ok(());
     }
-    let deadline = frame.rdx;
-    if flags.contains(DownFlags::NONBLOCKING) || (deadline != 0 && deadline <= crate::arch::cpu::ticks()) {
-        return Err(Status::Timeout);
-    }
     // The registers are written when it wakes.
-    sm.queue.push_back(ec);
     ec.semaphore.set(Some(sm.into()));
     ec.state.set(crate::object::ec::State::Blocked);
     if deadline != 0 {
@@ -127,17 +121,17 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
-        abi::CreateSc::NUMBER => with(&args, |call| create::sc(ec, &call)),
+        abi::CreateSc::NUMBER => with(&args, |call| create::sc(core, ec, &call)),
         abi::CreatePt::NUMBER => with(&args, |call| create::pt(ec, &call)),
         abi::CreateVcpu::NUMBER => with(&args, |call| create::vcpu(ec, &call)),
-        abi::Revoke::NUMBER => with(&args, |call| map::revoke(core, ec, &call)),
+        abi::Revoke::NUMBER => with(&args, |call| map::revoke(ec, &call)),
         abi::Drop::NUMBER => with(&args, |call| map::drop_selectors(ec, &call)),
         abi::Destroy::NUMBER => with(&args, |call| control::destroy(ec, &call)),
         abi::MoveBudget::NUMBER => with(&args, |call| control::move_budget(ec, &call)),
         abi::PdInfo::NUMBER => with(&args, |call| control::pd_info(ec, &call)),
         abi::ScTime::NUMBER => with(&args, |call| control::sc_time(ec, &call)),
         abi::VcpuSync::NUMBER => with(&args, |call| crate::guest::sync(core, ec, &call)),
-        abi::VcpuKick::NUMBER => with(&args, |call| crate::guest::kick(ec, &call)),
+        abi::VcpuKick::NUMBER => with(&args, |call| crate::guest::kick(core, ec, &call)),
         abi::IrqBind::NUMBER => with(&args, |call| control::irq_bind(ec, &call)),
         abi::BindMsi::NUMBER => with(&args, |call| control::bind_msi(ec, &call)),
         abi::IrqAck::NUMBER => with(&args, |call| control::irq_ack(ec, &call)),
@@ -175,8 +169,8 @@ extern "C" fn create_sm(_: &Core, ec: &Ec, frame: &mut Frame) {
     finish(frame, answer);
 }
 
-extern "C" fn delegate(core: &Core, ec: &Ec, frame: &mut Frame) {
-    let answer = with(&arguments(frame), |call| map::delegate(core, ec, &call));
+extern "C" fn delegate(_: &Core, ec: &Ec, frame: &mut Frame) {
+    let answer = with(&arguments(frame), |call| map::delegate(ec, &call));
     finish(frame, answer);
 }
 

@@ -6,6 +6,7 @@
 //! (headers), 5.2.9 (FADT), 5.2.12 (MADT), 7.4.2 (\_S5).
 
 use crate::memory::DIRECT_MAP;
+use crate::percore::CORES;
 use crate::width::{index, low16, low32};
 use spin::Mutex;
 
@@ -27,11 +28,14 @@ pub(crate) struct Override {
 }
 
 /// What was found.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Tables {
     pub(crate) rsdp: u64,
     pub(crate) io_apics: [IoApic; MANY],
     pub(crate) io_apic_count: usize,
+    /// Identities of the local APICs of processors that are enabled.
+    pub(crate) local_apics: [u32; CORES],
+    pub(crate) local_apic_count: usize,
     pub(crate) overrides: [Override; MANY],
     pub(crate) override_count: usize,
     /// Port of PM1a control, and the SLP_TYP value of S5.
@@ -40,15 +44,19 @@ pub(crate) struct Tables {
     pub(crate) reset: Option<(u16, u8)>,
 }
 
-static TABLES: Mutex<Tables> = Mutex::new(Tables {
+const NOTHING: Tables = Tables {
     rsdp: 0,
     io_apics: [IoApic { address: 0, first_gsi: 0 }; MANY],
     io_apic_count: 0,
+    local_apics: [0; CORES],
+    local_apic_count: 0,
     overrides: [Override { gsi: 0, flags: 0 }; MANY],
     override_count: 0,
     sleep: None,
     reset: None,
-});
+};
+
+static TABLES: Mutex<Tables> = Mutex::new(NOTHING);
 
 /// What was found at boot.
 pub(crate) fn tables() -> Tables {
@@ -105,7 +113,7 @@ fn find_rsdp() -> Option<u64> {
 pub(crate) fn init(rsdp: u64) {
     let rsdp = if rsdp != 0 { Some(rsdp) } else { find_rsdp() };
     if let Some(rsdp) = rsdp {
-        let mut found = Tables { rsdp, ..Tables::default() };
+        let mut found = Tables { rsdp, ..NOTHING };
         if walk(rsdp, &mut found).is_none() {
             log::warn!("ACPI tables at {rsdp:#x} are not complete");
         }
@@ -133,11 +141,24 @@ fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
     Some(())
 }
 
+impl Tables {
+    fn add_core(&mut self, apic_id: u32) {
+        let known = self.local_apics.iter().take(self.local_apic_count).any(|id| *id == apic_id);
+        if let (false, Some(place)) = (known, self.local_apics.get_mut(self.local_apic_count)) {
+            *place = apic_id;
+            self.local_apic_count += 1;
+        }
+    }
+}
+
 fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
     let mut offset = 44;
     while offset + 2 <= madt.size {
         let length = u64::from(madt.u8(offset + 1)?).max(2);
         match madt.u8(offset)? {
+            // Processor local APIC and x2APIC: usable if enabled (bit 0 of the flags).
+            0 if madt.number(offset + 4, 4)? & 1 != 0 => found.add_core(u32::from(madt.u8(offset + 3)?)),
+            9 if madt.number(offset + 8, 4)? & 1 != 0 => found.add_core(low32(madt.number(offset + 4, 4)?)),
             1 if found.io_apic_count < MANY => {
                 found.io_apics[found.io_apic_count] =
                     IoApic { address: madt.number(offset + 4, 4)?, first_gsi: low32(madt.number(offset + 8, 4)?) };

@@ -15,6 +15,8 @@ pub(crate) const BASE: u64 = 0xfee0_0000;
 const ID: u32 = 0x20;
 const EOI: u32 = 0xb0;
 const SPURIOUS: u32 = 0xf0;
+const ICR: u32 = 0x300;
+const ICR_HIGH: u32 = 0x310;
 const LVT_TIMER: u32 = 0x320;
 const LVT_LINT0: u32 = 0x350;
 const LVT_LINT1: u32 = 0x360;
@@ -23,6 +25,10 @@ const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
 const MASKED: u32 = 1 << 16;
+const INIT: u32 = 5 << 8 | ASSERT;
+const STARTUP: u32 = 6 << 8 | ASSERT;
+const NMI: u32 = 4 << 8 | ASSERT;
+const ASSERT: u32 = 1 << 14;
 const MODE_DEADLINE: u32 = 2 << 17;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
@@ -47,7 +53,7 @@ fn read(register: u32) -> u32 {
     }
 }
 
-/// Switches the local APIC on, with everything but the timer masked.
+/// Switches this core's local APIC on, with everything but the timer masked.
 pub(crate) fn init() {
     // SAFETY: every processor with long mode has the register.
     let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
@@ -68,6 +74,47 @@ pub(crate) fn init() {
 /// Identity of this core's local APIC.
 pub(crate) fn id() -> u32 {
     if X2APIC.load(Relaxed) { read(ID) } else { read(ID) >> 24 }
+}
+
+/// Sends an inter-processor interrupt. Interrupts are off, so nothing comes between the two halves.
+fn send(apic_id: u32, command: u32) {
+    if X2APIC.load(Relaxed) {
+        // What was stored before must be seen by who is interrupted, and this write does not order it (Intel SDM vol. 3, 11.12.3).
+        // SAFETY: orders memory accesses.
+        unsafe { core::arch::asm!("mfence", "lfence", options(nostack, preserves_flags)) };
+        // SAFETY: the interrupt command register in x2APIC mode.
+        unsafe { wrmsr(0x800 + (ICR >> 4), u64::from(apic_id) << 32 | u64::from(command)) };
+        return;
+    }
+    // The one before must have been sent; that takes no more than some bus cycles.
+    for _ in 0..100_000 {
+        if read(ICR) & 1 << 12 == 0 {
+            break;
+        }
+        core::hint::spin_loop();
+    }
+    write(ICR_HIGH, apic_id << 24);
+    write(ICR, command);
+}
+
+/// Interrupts another core.
+pub(crate) fn interrupt(apic_id: u32, vector: u64) {
+    send(apic_id, low32(vector) | ASSERT);
+}
+
+/// Interrupts another core that does not take interrupts.
+pub(crate) fn interrupt_nmi(apic_id: u32) {
+    send(apic_id, NMI);
+}
+
+/// Puts a core into its reset state, where it waits for [`start`].
+pub(crate) fn reset(apic_id: u32) {
+    send(apic_id, INIT);
+}
+
+/// Starts a core that waits, in real mode at that page below 1 MiB.
+pub(crate) fn start(apic_id: u32, page: u32) {
+    send(apic_id, STARTUP | page);
 }
 
 /// Acknowledges the interrupt in service.

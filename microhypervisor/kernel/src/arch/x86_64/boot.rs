@@ -52,6 +52,7 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff        /* 64-bit code */
     .quad 0x00cf93000000ffff        /* data */
+    .quad 0x00cf9b000000ffff        /* 32-bit code, for further cores */
 boot_gdt_end:
 boot_gdtr:
     .word boot_gdt_end - boot_gdt - 1

@@ -49,19 +49,22 @@ pub(crate) fn ticks() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Reads features, switches protections on.
+/// EBX and ECX of the structured extended features, zero where there are none.
+fn structured() -> (u32, u32) {
+    if __cpuid(0).eax < 7 {
+        return (0, 0);
+    }
+    let leaf = __cpuid_count(7, 0);
+    (leaf.ebx, leaf.ecx)
+}
+
+/// Reads features.
 ///
 /// # Errors
 /// What the processor lacks and the kernel cannot do without.
 pub(crate) fn init() -> Result<(), &'static str> {
-    let max = __cpuid(0).eax;
     let basic = __cpuid(1);
-    let seven = if max >= 7 { __cpuid_count(7, 0) } else { __cpuid(0x8000_0000) };
-    let (smep, smap, umip, fsgsbase) = if max >= 7 {
-        (seven.ebx >> 7 & 1 != 0, seven.ebx >> 20 & 1 != 0, seven.ecx >> 2 & 1 != 0, seven.ebx & 1 != 0)
-    } else {
-        (false, false, false, false)
-    };
+    let fsgsbase = structured().0 & 1 != 0;
     let extended = __cpuid(0x8000_0000).eax;
     let ext1 = __cpuid(0x8000_0001);
     let power = if extended >= 0x8000_0007 { __cpuid(0x8000_0007).edx } else { 0 };
@@ -83,7 +86,14 @@ pub(crate) fn init() -> Result<(), &'static str> {
         set(svm >> 6 & 1 != 0, feature::FLUSH_ASID);
     }
     FEATURES.store(features, Relaxed);
+    init_core();
+    Ok(())
+}
 
+/// Switches protections and instructions on, on the core that runs.
+pub(crate) fn init_core() {
+    let (ebx, ecx) = structured();
+    let (smep, smap, umip) = (ebx >> 7 & 1 != 0, ebx >> 20 & 1 != 0, ecx >> 2 & 1 != 0);
     let mut control = Cr4::CR4_ENABLE_PAE | Cr4::CR4_ENABLE_SSE | Cr4::CR4_UNMASKED_SSE | Cr4::CR4_ENABLE_FSGSBASE;
     control |= Cr4::CR4_ENABLE_GLOBAL_PAGES;
     control.set(Cr4::CR4_ENABLE_SMEP, smep);
@@ -101,8 +111,9 @@ pub(crate) fn init() -> Result<(), &'static str> {
     let control = unsafe { cr0() } | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR;
     // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.
     unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
+    // SAFETY: PAT as after reset but entry 1 = write-combining, which no mapping uses before.
+    unsafe { x86::msr::wrmsr(x86::msr::IA32_PAT, 0x0007_0406_0007_0106) };
     init_xsave();
-    Ok(())
 }
 
 fn init_xsave() {

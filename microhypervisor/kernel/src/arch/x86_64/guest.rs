@@ -13,6 +13,7 @@ use cloister_svm::{Limits, Setup, StatePage};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
 use spin::Mutex;
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
@@ -89,6 +90,20 @@ pub(crate) fn init() -> Result<(), &'static str> {
     fill_io_map(unsafe { io_map.cast().as_mut() });
     // SAFETY: as above.
     fill_msr_map(unsafe { msr_map.cast().as_mut() });
+    let tag_count = leaf(0x8000_000a)[1].clamp(2, 64);
+    *SHARED.lock() =
+        Some(Shared { io_map: physical(io_map), msr_map: physical(msr_map), limits, tags: 0b11, tag_count });
+    init_core(core())
+}
+
+/// Switches SVM on, on the core that runs.
+///
+/// # Errors
+/// Why guests cannot run here.
+pub(crate) fn init_core(core: &Core) -> Result<(), &'static str> {
+    if !is_supported() {
+        return Err("no core runs guests");
+    }
     let save = memory::boot_frame()?;
     let block = memory::boot_frame()?;
     // SAFETY: the register exists in long mode.
@@ -100,10 +115,7 @@ pub(crate) fn init() -> Result<(), &'static str> {
     // SAFETY: SVM is on; the frame is for this alone; the registers are as they stay.
     let host = unsafe { Host::new(block.cast(), physical(block)) };
     // SAFETY: this core's own, and no guest runs yet.
-    unsafe { *core().guests.host.get() = Some(host) };
-    let tag_count = leaf(0x8000_000a)[1].clamp(2, 64);
-    *SHARED.lock() =
-        Some(Shared { io_map: physical(io_map), msr_map: physical(msr_map), limits, tags: 0b11, tag_count });
+    unsafe { *core.guests.host.get() = Some(host) };
     Ok(())
 }
 
@@ -169,7 +181,9 @@ pub(crate) fn enter(core: &Core, vcpu: &crate::object::Vcpu, utcb: u64) {
     // SAFETY: this core's own, and nothing else refers to it.
     let Some(host) = (unsafe { &mut *core.guests.host.get() }) else { return };
     let this = Some(vcpu.page.cast());
-    let generation = vcpu.guest.generation.get();
+    // Known to others before the generation is read, so that who takes memory away from now on interrupts this core.
+    core.remote.guest.store(vcpu.guest.root(), Ordering::SeqCst);
+    let generation = vcpu.guest.generation.load(Ordering::Acquire);
     let shares = vcpu.tag().0 == SHARED_TAG;
     if vcpu.generation.get() != generation || (shares && core.guests.shared_tag.get() != this) {
         vcpu.generation.set(generation);
@@ -186,6 +200,7 @@ pub(crate) fn enter(core: &Core, vcpu: &crate::object::Vcpu, utcb: u64) {
     }
     // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
     unsafe { cpu.enter(host) };
+    core.remote.guest.store(0, Ordering::Release);
     if own != guest && cpu::has(feature::XSAVE) {
         // SAFETY: the mask of the boot.
         unsafe { cpu::write_xcr0(own) };

@@ -14,6 +14,8 @@ pub(crate) const EXCEPTIONS: u64 = 32;
 pub(crate) const FIRST_DEVICE: u64 = 0x30;
 /// Vector of the local timer. It and those above are let in while devices are held back.
 pub(crate) const TIMER: u64 = 0xf0;
+/// Vector by which cores ask each other for work.
+pub(crate) const WORK: u64 = 0xf1;
 /// Vector of spurious interrupts.
 pub(crate) const SPURIOUS: u64 = 0xff;
 

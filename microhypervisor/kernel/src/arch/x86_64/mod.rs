@@ -18,6 +18,7 @@ pub(crate) mod percore;
 pub(crate) mod power;
 pub(crate) mod rtc;
 pub(crate) mod serial;
+pub(crate) mod smp;
 pub(crate) mod timer;
 pub(crate) mod trap;
 

@@ -11,6 +11,7 @@ use crate::memory::{self, DIRECT_MAP};
 use cloister_abi::cap::Access;
 use cloister_mechanism::radix::{Format, PageTable, TableFrames};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 const PRESENT: u64 = 1 << 0;
 const WRITE: u64 = 1 << 1;
@@ -25,6 +26,9 @@ const GLOBAL: u64 = 1 << 8;
 pub(crate) const KERNEL_FRAME: u64 = 1 << 9;
 const NO_EXEC: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Where the stacks of further cores are mapped.
+const STACKS: u64 = 0xffff_ff00_0000_0000;
 
 /// Tables of a component.
 #[derive(Debug)]
@@ -167,11 +171,29 @@ pub(crate) unsafe fn build(pool: (u64, u64), devices: &[u64]) -> Result<(), &'st
     }
     // Shared by all roots, so every slot of the half must exist before the first component does.
     memory::set_kernel_root(root);
-    // SAFETY: PAT as after reset but entry 1 = write-combining, which no mapping uses yet.
-    unsafe { x86::msr::wrmsr(x86::msr::IA32_PAT, 0x0007_0406_0007_0106) };
     // SAFETY: the tables map the code that runs, the stack in the image, and the pool.
     unsafe { activate(frames.physical(root)) };
     Ok(())
+}
+
+/// Maps a stretch of the pool for the kernel, page by page with the page before it left out: a stack. Answers its first address.
+///
+/// # Errors
+/// The pool is too small.
+pub(crate) fn map_stack(first: NonNull<u8>, size: usize) -> Result<u64, &'static str> {
+    static NEXT: AtomicU64 = AtomicU64::new(STACKS);
+    let root = memory::kernel_root().ok_or("no kernel page table")?;
+    // SAFETY: the kernel's root, kept for ever; only the boot core changes it, before components run.
+    let table = unsafe { PageTable::<Kernel>::new(root) };
+    let base = NEXT.fetch_add(size as u64 + 4096, Relaxed) + 4096;
+    let physical = memory::physical(first);
+    for offset in (0..size as u64).step_by(4096) {
+        let bits = PRESENT | ACCESSED | DIRTY | GLOBAL | WRITE | NO_EXEC;
+        table
+            .map(&memory::BootFrames, (base + offset) & 0xffff_ffff_ffff, 0, |_| Some((physical + offset, bits)))
+            .map_err(|_| "a stack could not be mapped")?;
+    }
+    Ok(base)
 }
 
 /// Fills the kernel's half of a new root.

@@ -5,6 +5,7 @@
 //! exchanges them. Sources: AMD APM vol. 2, 4.8 (descriptors), 8.2 (vectors), 12.2.5 (TSS), 6.1.1 (STAR).
 
 use super::entry::{entry_syscall, entry_vectors};
+use crate::memory;
 use crate::width::low16;
 use core::arch::asm;
 use core::mem::offset_of;
@@ -25,8 +26,10 @@ const GUARD: usize = 4096;
 // SAFETY: only the core that runs on it touches a stack.
 unsafe impl Sync for Stack {}
 
-/// Stack of the boot core; those of others come out of the pool.
+/// Stacks of the boot core; those of others come out of the pool.
 pub(crate) static BOOT_STACK: Stack = Stack::new();
+/// One table for all cores, complete before the first uses it.
+static IDT: spin::Mutex<super::idt::Idt> = spin::Mutex::new(super::idt::Idt::new());
 static FAULT_STACK: Stack = Stack::new();
 static NMI_STACK: Stack = Stack::new();
 
@@ -80,6 +83,31 @@ struct Table {
     base: u64,
 }
 
+/// Tops of a core's stacks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stacks {
+    /// For all that the kernel does.
+    pub(crate) kernel: u64,
+    /// For double faults and machine checks.
+    pub(crate) fault: u64,
+    /// For non-maskable interrupts.
+    pub(crate) nmi: u64,
+}
+
+impl Stacks {
+    /// Stacks for a further core, out of the pool.
+    ///
+    /// # Errors
+    /// The pool is too small.
+    pub(crate) fn new() -> Result<Self, &'static str> {
+        let stack = |size: usize| {
+            let frames = memory::POOL.reserve(size / 4096).map_err(|_| "the kernel's pool is too small for stacks")?;
+            Ok(super::paging::map_stack(frames, size)? + size as u64)
+        };
+        Ok(Self { kernel: stack(STACK_SIZE)?, fault: stack(STACK_SIZE / 2)?, nmi: stack(STACK_SIZE / 2)? })
+    }
+}
+
 /// What the entry code needs of a core; the first part of [`crate::percore::Core`].
 #[derive(Debug)]
 #[repr(C)]
@@ -102,6 +130,7 @@ pub(crate) struct Head {
 const IO_MAP: u16 = low16(size_of::<Tss>() as u64);
 /// Offset beyond the TSS: no port is allowed.
 const NO_IO_MAP: u16 = u16::MAX;
+const _: () = assert!(offset_of!(Head, this) == 0);
 const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<Tss>());
 
 impl Head {
@@ -124,13 +153,13 @@ impl Head {
     /// Makes this the head of the core that runs: segments, TSS, GS base, system-call entry, interrupt table.
     ///
     /// # Safety
-    /// Called once per core, with a head that stays where it is.
-    pub(crate) unsafe fn activate(&mut self, idt: &'static super::idt::Idt) {
+    /// Called once per core, with a head that stays where it is, and the tops of stacks that are this core's alone.
+    pub(crate) unsafe fn activate(&mut self, stacks: Stacks) {
         let base = core::ptr::from_mut(self).expose_provenance() as u64;
         self.this = base;
-        self.stack = BOOT_STACK.top();
-        self.tss.ist[0] = FAULT_STACK.top();
-        self.tss.ist[1] = NMI_STACK.top();
+        self.stack = stacks.kernel;
+        self.tss.ist[0] = stacks.fault;
+        self.tss.ist[1] = stacks.nmi;
         let tss = base + offset_of!(Self, tss) as u64;
         let limit = size_of::<Tss>() as u64 + 8192;
         self.gdt = [
@@ -168,7 +197,7 @@ impl Head {
         }
         let idtr = Table {
             limit: low16(size_of::<super::idt::Idt>() as u64) - 1,
-            base: core::ptr::from_ref(idt).addr() as u64,
+            base: core::ptr::from_ref(&*IDT.lock()).addr() as u64,
         };
         // SAFETY: the table is static and complete.
         unsafe { asm!("lidt [{}]", in(reg) &raw const idtr) };
@@ -248,15 +277,19 @@ pub(crate) fn vector_stub(vector: usize) -> u64 {
 /// # Safety
 /// Called once, at boot.
 pub(crate) unsafe fn activate_boot_core() {
-    static IDT: spin::Mutex<super::idt::Idt> = spin::Mutex::new(super::idt::Idt::new());
-    let mut guard = IDT.lock();
-    guard.fill();
-    let idt: *const super::idt::Idt = &raw const *guard;
-    drop(guard);
-    // SAFETY: the table is static and changes no more.
-    let idt = unsafe { &*idt };
+    IDT.lock().fill();
+    let stacks = Stacks { kernel: BOOT_STACK.top(), fault: FAULT_STACK.top(), nmi: NMI_STACK.top() };
     // SAFETY: the head is static, and only this core uses it.
-    let head = unsafe { &mut *crate::percore::core().head.get() };
+    let head = unsafe { &mut *crate::percore::BOOT_CORE.head.get() };
     // SAFETY: the caller says that this is the only call.
-    unsafe { head.activate(idt) };
+    unsafe { head.activate(stacks) };
+}
+
+/// The structure of the core that runs.
+#[inline]
+pub(crate) fn this() -> *const crate::percore::Core {
+    let this;
+    // SAFETY: in the kernel GS base is the head of this core, of which the first word is its address.
+    unsafe { asm!("mov {}, gs:[0]", out(reg) this, options(pure, nomem, nostack, preserves_flags)) };
+    this
 }

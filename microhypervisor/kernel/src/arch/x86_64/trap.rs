@@ -2,12 +2,13 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt};
+use super::{apic, idt, power};
 use crate::flood::Flood;
 use crate::percore::core;
 use crate::width::low8;
-use crate::{exception, interrupt, sched};
+use crate::{exception, interrupt, remote, sched};
 use cloister_abi::arch::x86_64::exception::ExceptionState;
+use core::sync::atomic::Ordering;
 
 const NMI: u64 = 2;
 const DEVICE_NOT_AVAILABLE: u64 = 7;
@@ -19,11 +20,17 @@ const MACHINE_CHECK: u64 = 18;
 static UNEXPECTED: Flood = Flood::new();
 
 fn hardware_interrupt(vector: u64) {
+    // The handler looks at what others may destroy.
+    core().remote.set_idle(false);
     match vector {
         idt::TIMER => {
             apic::end_of_interrupt();
             interrupt::release(core());
             sched::alarm();
+        }
+        idt::WORK => {
+            apic::end_of_interrupt();
+            remote::interrupted(core());
         }
         idt::SPURIOUS => {}
         idt::FIRST_DEVICE..idt::TIMER => {
@@ -65,6 +72,7 @@ pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
 /// An exception or interrupt in the kernel: interrupts are expected where they are let in, all else is an error of the kernel.
 pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     match frame.vector {
+        NMI if core().stopping.load(Ordering::SeqCst) => power::stop(),
         NMI => log::warn!("non-maskable interrupt at {:#x}", frame.rip),
         MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
         vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),

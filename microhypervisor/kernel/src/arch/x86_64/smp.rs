@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Starting further cores, and interrupting them.
+//!
+//! A core is started by INIT and start-up IPIs in real mode, in a page below 1 MiB into which [`prepare`] has copied the code
+//! below; through protected mode it comes to the boot page tables, to the kernel's own, and to [`start`] on its own stack. Cores
+//! are started one after the other, so that one set of variables serves. Its time-stamp counter is then set to what the boot core's
+//! shows, as far as two cores can agree on that.
+//!
+//! Sources: Intel SDM vol. 3, 8.4 (initialization); AMD APM vol. 2, 14.6 (long mode), 16.5 (IPIs).
+
+use super::{acpi, apic, cpu, idt, percore, timer};
+use crate::memory::{self, DIRECT_MAP};
+use crate::percore::{CORES, Core};
+use crate::width::index;
+use core::arch::global_asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Where the start-up code is copied: a page of conventional memory that no firmware uses after boot.
+const PAGE: u64 = 0x8000;
+
+global_asm!(
+    r#"
+    .section .boot.text, "ax"
+    .code16
+    .global smp_code
+smp_code:
+    cli
+    cld
+    xor ax, ax
+    mov ds, ax
+    .byte 0x66, 0x0f, 0x01, 0x16        /* lgdt, 32-bit base, from a 16-bit address */
+    .word {page} + smp_gdtr - smp_code
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    .byte 0x66, 0xea                    /* far jump to 32-bit code */
+    .long {page} + smp_protected - smp_code
+    .word 24
+    .balign 8
+smp_gdtr:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+    .code32
+smp_protected:
+    mov eax, 16
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    mov eax, 0x20                       /* CR4.PAE */
+    mov cr4, eax
+    mov eax, offset boot_pml4
+    mov cr3, eax
+    mov ecx, 0xc0000080                 /* EFER: LME, NXE, SCE */
+    rdmsr
+    or eax, 0x901
+    wrmsr
+    mov eax, 0x80010033                 /* CR0: PG, WP, NE, ET, MP, PE */
+    mov cr0, eax
+    .byte 0xea
+    .long smp_long
+    .word 8
+    .global smp_code_end
+smp_code_end:
+
+    .code64
+smp_long:
+    mov eax, 0x10
+    mov ds, eax
+    mov es, eax
+    mov ss, eax
+    xor eax, eax
+    mov fs, eax
+    mov gs, eax
+    movabs rax, offset smp_high
+    jmp rax
+
+    .section .text.entry, "ax"
+smp_high:
+    mov rax, [rip + {root}]
+    mov cr3, rax
+    mov rsp, [rip + {stack}]
+    xor ebp, ebp
+    call {start}
+    ud2
+"#,
+    page = const PAGE,
+    root = sym ROOT,
+    stack = sym STACK,
+    start = sym start,
+);
+
+unsafe extern "C" {
+    static smp_code: u8;
+    static smp_code_end: u8;
+}
+
+static ROOT: AtomicU64 = AtomicU64::new(0);
+/// Stack of the core that is being started.
+static STACK: AtomicU64 = AtomicU64::new(0);
+/// Its structure.
+static CORE: core::sync::atomic::AtomicPtr<Core> = core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
+static STACKS: spin::Mutex<percore::Stacks> = spin::Mutex::new(percore::Stacks { kernel: 0, fault: 0, nmi: 0 });
+static RUNNING: AtomicBool = AtomicBool::new(false);
+/// For the time-stamp counters: a question of the new core, and the answer of the boot core.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+static ANSWER: AtomicU64 = AtomicU64::new(0);
+
+/// How often the counters are compared.
+const COMPARISONS: u64 = 32;
+
+/// Copies the start-up code to its place. The boot direct map must still be there.
+pub(crate) fn prepare() {
+    let (first, end) = ((&raw const smp_code).addr(), (&raw const smp_code_end).addr());
+    let from: *const u8 = core::ptr::with_exposed_provenance(index(DIRECT_MAP) + first);
+    let to: *mut u8 = core::ptr::with_exposed_provenance_mut(index(DIRECT_MAP + PAGE));
+    // SAFETY: the boot direct map covers both; the first MiB is kept free of all else.
+    unsafe { core::ptr::copy_nonoverlapping(from, to, end - first) };
+}
+
+/// Starts the other cores that the firmware's tables tell of, at most `most` in all. Answers how many run, with this one.
+pub(crate) fn start_all(most: usize) -> usize {
+    let tables = acpi::tables();
+    let own = apic::id();
+    crate::percore::BOOT_CORE.apic_id.store(own, Ordering::Relaxed);
+    let mut running = 1;
+    for apic_id in tables.local_apics.iter().take(tables.local_apic_count).copied().filter(|id| *id != own) {
+        if running == most.min(CORES) {
+            log::warn!("core with APIC {apic_id} is left alone: {running} cores run");
+            break;
+        }
+        match start_one(running, apic_id) {
+            Ok(()) => running += 1,
+            Err(why) => log::warn!("core with APIC {apic_id} is left alone: {why}"),
+        }
+    }
+    running
+}
+
+fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
+    let core = Core::create(number, apic_id)?;
+    let stacks = percore::Stacks::new()?;
+    let root = memory::kernel_root().ok_or("no kernel page table")?;
+    ROOT.store(memory::physical(root), Ordering::Relaxed);
+    STACK.store(stacks.kernel, Ordering::Relaxed);
+    *STACKS.lock() = stacks;
+    CORE.store(core::ptr::from_ref(core).cast_mut(), Ordering::Relaxed);
+    RUNNING.store(false, Ordering::Relaxed);
+    ASKED.store(0, Ordering::Relaxed);
+    ANSWER.store(0, Ordering::SeqCst);
+    apic::reset(apic_id);
+    pause(10_000);
+    for _ in 0..2 {
+        apic::start(apic_id, crate::width::low32(PAGE >> 12));
+        pause(200);
+    }
+    let deadline = cpu::ticks() + timer::from_micros(5_000_000);
+    while !RUNNING.load(Ordering::Acquire) {
+        answer();
+        if cpu::ticks() > deadline {
+            // It may come up late: into a reset state with it, so that it does not come up in the next one's place.
+            apic::reset(apic_id);
+            return Err("it does not start");
+        }
+        core::hint::spin_loop();
+    }
+    Ok(())
+}
+
+fn pause(micros: u64) {
+    let end = cpu::ticks() + timer::from_micros(micros);
+    while cpu::ticks() < end {
+        core::hint::spin_loop();
+    }
+}
+
+/// First Rust code of a further core.
+extern "C" fn start() -> ! {
+    // SAFETY: set by `start_one`, to a structure that stays.
+    let core = unsafe { &*CORE.load(Ordering::Acquire) };
+    // SAFETY: this is the core whose structure it is.
+    let head = unsafe { &mut *core.head.get() };
+    let stacks = *STACKS.lock();
+    // SAFETY: called once for this head; the stacks were made for it.
+    unsafe { head.activate(stacks) };
+    cpu::init_core();
+    apic::init();
+    let offset = compare_counters();
+    if let Err(why) = super::guest::init_core(core) {
+        log::warn!("core {} runs no guests: {why}", core.id);
+    }
+    if let Err(why) = crate::interrupt::add_core(core.id) {
+        log::warn!("core {} takes no device interrupts: {why}", core.id);
+    }
+    apic::start_timer();
+    log::info!("core {} (APIC {}) runs; its time-stamp counter was set by {offset}", core.id, core.apic_id());
+    core.publish();
+    RUNNING.store(true, Ordering::Release);
+    // SAFETY: nobody is ready here yet: the scheduler waits until somebody is.
+    unsafe { super::entry_first_exit() }
+}
+
+/// The boot core's part of the comparison: answers a question that has come.
+fn answer() {
+    let asked = ASKED.load(Ordering::Acquire);
+    if asked != 0 {
+        ASKED.store(0, Ordering::Relaxed);
+        ANSWER.store(cpu::ticks(), Ordering::Release);
+    }
+}
+
+/// Sets this core's time-stamp counter to the boot core's, judged by the comparison that took the least time. Answers by how
+/// much it was changed.
+fn compare_counters() -> i64 {
+    let mut best = (u64::MAX, 0i64);
+    for _ in 0..COMPARISONS {
+        ANSWER.store(0, Ordering::Relaxed);
+        let before = cpu::ticks();
+        ASKED.store(1, Ordering::Release);
+        let answer = loop {
+            match ANSWER.load(Ordering::Acquire) {
+                0 => core::hint::spin_loop(),
+                answer => break answer,
+            }
+        };
+        let took = cpu::ticks().wrapping_sub(before);
+        best = best.min((took, answer.wrapping_sub(before.wrapping_add(took / 2)).cast_signed()));
+    }
+    let (took, offset) = best;
+    // Closer than the measurement is as good as equal.
+    if offset.unsigned_abs() <= took {
+        return 0;
+    }
+    // SAFETY: sets the counter of this core, before anything here depends on it.
+    unsafe { x86::msr::wrmsr(x86::msr::IA32_TIME_STAMP_COUNTER, cpu::ticks().wrapping_add_signed(offset)) };
+    offset
+}
+
+/// Asks another core for work.
+pub(crate) fn interrupt(core: &Core) {
+    apic::interrupt(core.apic_id(), idt::WORK);
+}
+
+/// Stops all other cores for good.
+pub(crate) fn stop_others() {
+    let own = percore::this();
+    for core in crate::percore::all().filter(|core| !core::ptr::eq(*core, own)) {
+        core.stopping.store(true, Ordering::SeqCst);
+        apic::interrupt_nmi(core.apic_id());
+    }
+}
