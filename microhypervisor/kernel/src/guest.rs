@@ -143,7 +143,8 @@ pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u
     let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_KICK)?;
     vcpu.kicked.store(true, SeqCst);
     // On this core it was preempted, and looks before it enters the guest again. Elsewhere an interrupt brings it out.
-    if let Some(home) = crate::percore::get(vcpu.core).filter(|home| home.id != core.id && home.uses(vcpu.guest.root())) {
+    if let Some(home) = crate::percore::get(vcpu.core).filter(|home| home.id != core.id && home.uses(vcpu.guest.root()))
+    {
         crate::arch::smp::interrupt(home);
     }
     Ok((0, 0))

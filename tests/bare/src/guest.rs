@@ -55,7 +55,15 @@ impl Guest {
     /// # Errors
     /// As `CreateSpace`, `Delegate` and `CreateVcpu`.
     pub fn real(code: &[u8]) -> Result<Self, Status> {
-        let mut guest = Self::bare()?;
+        Self::real_on(0, code)
+    }
+
+    /// As [`Self::real`], on that core.
+    ///
+    /// # Errors
+    /// As [`Self::real`].
+    pub fn real_on(core: u32, code: &[u8]) -> Result<Self, Status> {
+        let mut guest = Self::bare(core)?;
         guest.write(CODE, code);
         let state = guest.state();
         let data = segment(DATA16, 0xffff);
@@ -90,7 +98,7 @@ impl Guest {
         Ok(guest)
     }
 
-    fn bare() -> Result<Self, Status> {
+    fn bare(core: u32) -> Result<Self, Status> {
         let (space, vcpu) = (selector(), selector());
         let (memory, physical) = (addresses(ORDER), frames(ORDER));
         map(physical, memory, ORDER, Access::READ | Access::WRITE)?;
@@ -104,7 +112,7 @@ impl Guest {
             rights: u64::from((Access::READ | Access::WRITE | Access::EXEC).bits()),
         })?;
         let address = addresses(0);
-        call(&CreateVcpu { sel: vcpu, pd: ROOT_PD, guest: space, host: ROOT_HOST, address, core: 0 })?;
+        call(&CreateVcpu { sel: vcpu, pd: ROOT_PD, guest: space, host: ROOT_HOST, address, core })?;
         let state = core::ptr::with_exposed_provenance_mut(address as usize);
         let mut guest = Self { vcpu, space, memory, state };
         guest.state().load = all_groups();

@@ -43,11 +43,13 @@ pub struct Options {
     pub event: Selector,
     /// It uses the FPU.
     pub fpu: bool,
+    /// Core it belongs to.
+    pub core: u8,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pd: ROOT_PD, event: NONE, fpu: false }
+        Self { pd: ROOT_PD, event: NONE, fpu: false, core: 0 }
     }
 }
 
@@ -92,7 +94,7 @@ extern "C" fn entered_foreign(place: u64, header: u64) -> ! {
 fn flags(global: bool, options: &Options) -> u64 {
     let mut flags = if global { EcFlags::GLOBAL } else { EcFlags::empty() };
     flags.set(EcFlags::FPU, options.fpu);
-    CreateEc::pack(flags, 0, options.event)
+    CreateEc::pack(flags, options.core, options.event)
 }
 
 /// Makes a thread that will run `function(argument)` when it gets time. The function must not return.
@@ -133,6 +135,16 @@ pub fn start(context: &mut Context, priority: u32, quantum: u64) -> Result<(), S
 /// As `CreateEc` and `CreateSc`.
 pub fn spawn(function: extern "C" fn(u64) -> !, argument: u64, priority: u32) -> Result<Context, Status> {
     let mut context = prepare(function, argument, &Options::default())?;
+    start(&mut context, priority, QUANTUM)?;
+    Ok(context)
+}
+
+/// Makes and starts a thread on a core.
+///
+/// # Errors
+/// As `CreateEc` and `CreateSc`.
+pub fn spawn_on(core: u8, function: extern "C" fn(u64) -> !, argument: u64, priority: u32) -> Result<Context, Status> {
+    let mut context = prepare(function, argument, &Options { core, ..Options::default() })?;
     start(&mut context, priority, QUANTUM)?;
     Ok(context)
 }

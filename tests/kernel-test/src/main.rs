@@ -10,6 +10,7 @@
 
 mod accounting;
 mod basics;
+mod cores;
 mod create;
 mod destroy;
 mod exception_replies;
@@ -59,6 +60,7 @@ static SUITES: &[&[Test]] = &[
     &guest_events::TESTS,
     &guest_memory::TESTS,
     &guest_random::TESTS,
+    &cores::TESTS,
     &fuzz::TESTS,
 ];
 

@@ -207,7 +207,6 @@ impl<T: Object> Ref<T> {
     pub(crate) fn is(&self, object: &T) -> bool {
         self.0 == NonNull::from(object)
     }
-
 }
 
 impl<T: Object> Clone for Ref<T> {

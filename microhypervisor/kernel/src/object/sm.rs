@@ -3,11 +3,11 @@
 //! interrupt.
 
 use super::{Ec, Header, Object, Ref};
+use crate::percore::{self, core};
+use crate::remote::{self, WAKE};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::list::List;
-use crate::percore::{self, core};
-use crate::remote::{self, WAKE};
 use core::cell::Cell;
 use core::sync::atomic::AtomicU32;
 use spin::{Mutex, MutexGuard};
