@@ -37,9 +37,10 @@ pub fn frames(order: u32) -> u64 {
 
 fn take(next: &AtomicU64, order: u32) -> u64 {
     let size = PAGE << order;
-    let taken = next.load(Ordering::Relaxed).next_multiple_of(size);
-    next.store(taken + size, Ordering::Relaxed);
-    taken
+    let after = |taken: u64| Some(taken.next_multiple_of(size) + size);
+    match next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, after) {
+        Ok(taken) | Err(taken) => taken.next_multiple_of(size),
+    }
 }
 
 /// Start of the largest free range, or what of it is not too low.
