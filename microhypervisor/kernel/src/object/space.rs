@@ -245,7 +245,8 @@ impl Space {
         page: impl Fn(Leaf) -> Option<(u64, u64)>,
     ) -> Result<(), Status> {
         // Two that copy from each other take the locks in the same order.
-        let (first, second) = if core::ptr::from_ref(self) < core::ptr::from_ref(src) { (self, src) } else { (src, self) };
+        let (first, second) =
+            if core::ptr::from_ref(self) < core::ptr::from_ref(src) { (self, src) } else { (src, self) };
         let _first = first.lock.lock();
         let _second = (!core::ptr::eq(first, second)).then(|| second.lock.lock());
         self.map_locked(virt, order, |offset| page(src.page(from + offset)?))
