@@ -10,7 +10,7 @@ use cloister_abi::status::Status;
 use cloister_abi::utcb::Header;
 
 /// Log2 of a stack's pages.
-pub(crate) const STACK_ORDER: u32 = 2;
+pub const STACK_ORDER: u32 = 2;
 /// Word of its own in which a server keeps the top of its stack.
 const TLS_STACK: usize = 0;
 /// Word of its own in which a server keeps its handler.
@@ -43,11 +43,13 @@ pub struct Options {
     pub event: Selector,
     /// It uses the FPU.
     pub fpu: bool,
+    /// Core it belongs to.
+    pub core: u8,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { pd: ROOT_PD, event: NONE, fpu: false }
+        Self { pd: ROOT_PD, event: NONE, fpu: false, core: 0 }
     }
 }
 
@@ -92,7 +94,7 @@ extern "C" fn entered_foreign(place: u64, header: u64) -> ! {
 fn flags(global: bool, options: &Options) -> u64 {
     let mut flags = if global { EcFlags::GLOBAL } else { EcFlags::empty() };
     flags.set(EcFlags::FPU, options.fpu);
-    CreateEc::pack(flags, 0, options.event)
+    CreateEc::pack(flags, options.core, options.event)
 }
 
 /// Makes a thread that will run `function(argument)` when it gets time. The function must not return.
