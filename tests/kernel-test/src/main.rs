@@ -10,6 +10,7 @@
 
 mod accounting;
 mod basics;
+mod chain;
 mod create;
 mod destroy;
 mod exception_replies;
@@ -44,6 +45,7 @@ static SUITES: &[&[Test]] = &[
     &semaphore::TESTS,
     &ipc::TESTS,
     &helping::TESTS,
+    &chain::TESTS,
     &items::TESTS,
     &exceptions::TESTS,
     &exception_replies::TESTS,
