@@ -56,12 +56,20 @@ impl Domain {
     /// # Errors
     /// As `Delegate`.
     pub fn share_image(&self) -> Result<(), Status> {
-        let [text, rodata, data, end] =
-            [&raw const TEXT_START, &raw const TEXT_END, &raw const RODATA_END, &raw const DATA_END]
-                .map(|place| place.addr() as u64);
-        self.share(text, rodata - text, Access::READ | Access::EXEC)?;
-        self.share(rodata, data - rodata, Access::READ)?;
+        self.share_code()?;
+        let [data, end] = [&raw const RODATA_END, &raw const DATA_END].map(|place| place.addr() as u64);
         self.share(data, end - data, Access::READ | Access::WRITE)
+    }
+
+    /// Maps the program's code and constants, but none of its variables.
+    ///
+    /// # Errors
+    /// As `Delegate`.
+    pub fn share_code(&self) -> Result<(), Status> {
+        let [text, rodata, data] =
+            [&raw const TEXT_START, &raw const TEXT_END, &raw const RODATA_END].map(|place| place.addr() as u64);
+        self.share(text, rodata - text, Access::READ | Access::EXEC)?;
+        self.share(rodata, data - rodata, Access::READ)
     }
 
     /// Maps a range of this program's memory at the same addresses.

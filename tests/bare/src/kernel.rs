@@ -112,6 +112,12 @@ impl Message {
         self.page().foreign_entry = address;
     }
 
+    /// Where foreign system calls go.
+    #[must_use]
+    pub fn foreign_entry(&self) -> u64 {
+        self.page().foreign_entry
+    }
+
     /// Return address and flags of the last foreign system call.
     #[must_use]
     pub fn foreign(&self) -> (u64, u64) {

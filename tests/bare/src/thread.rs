@@ -10,7 +10,7 @@ use cloister_abi::status::Status;
 use cloister_abi::utcb::Header;
 
 /// Log2 of a stack's pages.
-pub(crate) const STACK_ORDER: u32 = 2;
+pub const STACK_ORDER: u32 = 2;
 /// Word of its own in which a server keeps the top of its stack.
 const TLS_STACK: usize = 0;
 /// Word of its own in which a server keeps its handler.

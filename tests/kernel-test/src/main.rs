@@ -10,6 +10,7 @@
 
 mod accounting;
 mod basics;
+mod chain;
 mod cores;
 mod create;
 mod destroy;
@@ -45,6 +46,7 @@ static SUITES: &[&[Test]] = &[
     &semaphore::TESTS,
     &ipc::TESTS,
     &helping::TESTS,
+    &chain::TESTS,
     &items::TESTS,
     &exceptions::TESTS,
     &exception_replies::TESTS,

@@ -29,6 +29,8 @@ pub(crate) enum Command {
     Test(TestOptions),
     /// Count instructions of the important paths, and compare
     Bench(BenchOptions),
+    /// Let a hostile component make hypercalls
+    Fuzz(FuzzOptions),
     /// Check format and lints for each target
     Lint,
     /// Make an ISO that boots by GRUB on a real machine (BIOS and UEFI)
@@ -124,6 +126,8 @@ pub(crate) enum Rung {
     Host,
     /// The kernel's tests on the emulated machine
     Kernel,
+    /// A hostile component
+    Fuzz,
     /// Scenarios with expectations
     Scenarios,
 }
@@ -133,6 +137,25 @@ pub(crate) struct BenchOptions {
     /// Write the figures here, too
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FuzzOptions {
+    /// How many calls
+    #[arg(long, value_name = "N", default_value_t = crate::fuzz::TEST_CALLS)]
+    pub(crate) calls: u64,
+    /// What all of it follows from
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Cores of the machine
+    #[arg(long, value_name = "N", default_value_t = crate::fuzz::TEST_CORES)]
+    pub(crate) cores: u32,
+    /// Calls that a component makes before the next one comes
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    pub(crate) generation: u64,
+    /// Count instructions in place of time: the same seed then gives the same run, to the last call
+    #[arg(long)]
+    pub(crate) icount: bool,
 }
 
 #[derive(Debug, Args)]

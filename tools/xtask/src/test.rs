@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask test`: three rungs, each nearer to the whole.
+//! `cargo xtask test`: four rungs, each nearer to the whole.
 //!
 //! 1. [`host`]: unit tests of all that needs no machine;
 //! 2. [`kernel`]: the kernel's tests, a root task of their own on the emulated machine;
-//! 3. [`script`]: scenarios that say what must come of them.
+//! 3. [`fuzz`]: a hostile component, which must not be noticed;
+//! 4. [`script`]: scenarios that say what must come of them.
 //!
-//! The kernel's tests run in QEMU, where guests have SVM, and in Bochs, where they have VMX. The machines of rungs 2 and 3 run two at a time. A rung whose tests do not exist is absent: it counts nothing.
+//! The kernel's tests run in QEMU, where guests have SVM, and in Bochs, where they have VMX. The machines of rungs 2 to 4 run two at a time.
+//! A rung whose tests do not exist is absent: it counts nothing.
 //! What a machine said is kept under `target/artefacts`.
 
 mod host;
@@ -28,6 +30,7 @@ use crate::build;
 use crate::cli::{Emulator, GuestOptions, Rung, TestOptions};
 use crate::console::Session;
 use crate::console::record::Record;
+use crate::fuzz;
 use crate::image;
 use crate::machine::{Accel, Boot, Config, Machine};
 use crate::say;
@@ -72,6 +75,8 @@ struct Job {
 enum JobKind {
     /// Reports its own results, one test a line.
     Kernel,
+    /// One test: a hostile component.
+    Fuzz,
     /// One test of steps.
     Script(TestSettings),
 }
@@ -82,6 +87,12 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
         && let Some(root) = workspace.program_of("tests/kernel-test")
     {
         jobs.extend(kernel_machines(root));
+    }
+    if options.only.is_none_or(|rung| rung == Rung::Fuzz)
+        && options.filter.as_deref().is_none_or(|filter| "fuzz".contains(filter))
+        && let Some(scenario) = fuzz::scenario(workspace, &fuzz::in_tests())
+    {
+        jobs.push(Job { name: "fuzz".to_owned(), scenario, kind: JobKind::Fuzz, emulator: Emulator::Qemu });
     }
     if options.only.is_none_or(|rung| rung == Rung::Scenarios) {
         for name in Scenario::names(workspace) {
@@ -181,6 +192,11 @@ fn run_job(workspace: &Workspace, options: &TestOptions, job: &Job, config: &Con
     };
     let tally = match &job.kind {
         JobKind::Kernel => kernel::watch(&mut session, options.filter.as_deref()),
+        JobKind::Fuzz => {
+            let outcome =
+                fuzz::watch(&mut session, fuzz::TEST_CALLS, |_| ()).map_or_else(Outcome::Failed, |()| Outcome::Passed);
+            Tally::of_one(&job.name, &outcome, start.elapsed())
+        }
         JobKind::Script(test) => {
             let outcome = script::play(&mut session, test).map_or_else(Outcome::Failed, |()| Outcome::Passed);
             Tally::of_one(&job.name, &outcome, start.elapsed())
