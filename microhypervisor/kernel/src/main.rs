@@ -15,6 +15,7 @@
 mod arch;
 mod boot;
 mod console;
+mod crash;
 mod exception;
 mod flood;
 mod guest;
@@ -24,14 +25,13 @@ mod memory;
 mod object;
 mod percore;
 mod sched;
+mod symbols;
 mod syscall;
 mod width;
 
-use core::fmt::Write;
 use core::panic::PanicInfo;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    let _ = writeln!(console::Console, "[kernel] panic: {info}");
-    arch::power::off(0xee)
+    crash::panicked(info)
 }

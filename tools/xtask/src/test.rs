@@ -98,7 +98,11 @@ fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) ->
     setup::everything()?;
     let emulator = setup::emulator()?;
     let guest = setup::guest(workspace)?;
-    let built = build::all(workspace)?;
+    // Where init runs, anything may be named in its configuration.
+    let whole = jobs.iter().any(|job| job.scenario.has_config());
+    let built = build::some(workspace, |binary| {
+        whole || binary == KERNEL || jobs.iter().any(|job| job.scenario.names_program(binary))
+    })?;
     let sources = Sources { workspace, built: &built, guest: Some(&guest) };
     let mut queue = VecDeque::new();
     for job in jobs {

@@ -66,5 +66,6 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         memory::pool_size() / 1024,
         serial::ports().0
     );
+    crate::crash::test(info.command_line());
     root::start(&info, &root, found)
 }

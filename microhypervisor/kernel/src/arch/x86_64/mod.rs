@@ -3,6 +3,7 @@
 
 pub(crate) mod acpi;
 mod apic;
+pub(crate) mod backtrace;
 mod boot;
 pub(crate) mod bootinfo;
 pub(crate) mod cpu;

@@ -17,6 +17,7 @@ const MACHINE_CHECK: u64 = 18;
 
 /// Interrupts that nobody asked for.
 static UNEXPECTED: Flood = Flood::new();
+static NMIS: Flood = Flood::new();
 
 fn hardware_interrupt(vector: u64) {
     match vector {
@@ -65,17 +66,10 @@ pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
 /// An exception or interrupt in the kernel: interrupts are expected where they are let in, all else is an error of the kernel.
 pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     match frame.vector {
-        NMI => log::warn!("non-maskable interrupt at {:#x}", frame.rip),
+        NMI => NMIS.tell(|count| log::warn!("{count} non-maskable interrupts, now at {:#x}", frame.rip)),
         MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
         vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),
-        vector => {
-            // SAFETY: reads a control register.
-            let address = unsafe { x86::controlregs::cr2() };
-            panic!(
-                "exception {vector} (error {:#x}, address {address:#x}) in the kernel at {:#x}, stack {:#x}",
-                frame.error, frame.rip, frame.rsp
-            );
-        }
+        _ => crate::crash::exception(frame),
     }
 }
 
