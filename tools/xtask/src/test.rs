@@ -117,7 +117,7 @@ fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) ->
         };
         let (memory, smp, accel) = (settings.memory, settings.smp, Accel::Auto);
         let (emulator, devices, icount) = (emulator.clone(), settings.devices.clone(), settings.icount);
-        let config = Config { emulator, boot, memory, smp, devices, accel, icount, folder };
+        let config = Config { emulator, boot, memory, smp, devices, gdb: None, accel, icount, folder };
         queue.push_back((job, config));
     }
     let (queue, tally) = (Mutex::new(queue), Mutex::new(Tally::default()));
