@@ -27,6 +27,7 @@ mod percore;
 mod sched;
 mod symbols;
 mod syscall;
+mod trace;
 mod width;
 
 use core::panic::PanicInfo;

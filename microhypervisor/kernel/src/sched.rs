@@ -173,7 +173,7 @@ fn idle(core: &Core) {
         return;
     }
     arm(core, now, 0);
-    arch::power::wait();
+    crate::trace::idle(arch::power::wait);
     core.take_pending();
     expire(core, arch::cpu::ticks());
 }
@@ -206,7 +206,8 @@ pub(crate) extern "C" fn settle(core: &Core) {
                 ec.resume.set(Resume::User);
                 crate::syscall::dispatch(core, ec, ec.registers());
             }
-            Resume::Guest => crate::guest::run(core, ec),
+            Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),
+            Resume::Guest => crate::guest::run::<false>(core, ec),
         }
         if !core.is_pending() {
             return;

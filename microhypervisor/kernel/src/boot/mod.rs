@@ -38,6 +38,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     let pool = layout::choose_pool(&mut info)?;
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
     unsafe { memory::init(pool.0, pool.1) };
+    crate::trace::init(info.command_line());
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
     let mut pages = [0; 20];
@@ -51,6 +52,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
+    crate::trace::announce();
     let mut found = 0;
     match guest::init() {
         Ok(()) => found |= features::SVM,

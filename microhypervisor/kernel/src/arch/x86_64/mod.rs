@@ -10,6 +10,7 @@ pub(crate) mod cpu;
 mod entry;
 pub(crate) mod fpu;
 pub(crate) mod guest;
+pub(crate) mod hooks;
 mod idt;
 mod ioapic;
 pub(crate) mod irq;

@@ -73,11 +73,15 @@ pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     }
 }
 
+/// The address at which a page fault happened, if it is one.
+pub(crate) fn fault_address(frame: &Frame) -> Option<u64> {
+    // SAFETY: reads a control register.
+    (frame.vector == PAGE_FAULT).then(|| unsafe { x86::controlregs::cr2() } as u64)
+}
+
 /// State of an EC at an exception, for its handler.
 pub(crate) fn exception_state(frame: &Frame, fs_base: u64) -> ExceptionState {
-    // SAFETY: reads a control register.
-    let address = unsafe { x86::controlregs::cr2() } as u64;
-    let address = if frame.vector == PAGE_FAULT { address } else { 0 };
+    let address = fault_address(frame).unwrap_or(0);
     ExceptionState {
         vector: frame.vector,
         error: frame.error,
