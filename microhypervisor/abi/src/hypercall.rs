@@ -418,6 +418,20 @@ pub struct BindMsi {
 }
 call!(BindMsi = 26; machine, sm, device, core);
 
+/// Reads the trace of a core, or names an EC in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceControl {
+    /// The machine (`CTRL`).
+    pub machine: Selector,
+    /// [`crate::trace::TraceOp`].
+    pub operation: u64,
+    /// By operation: number of the core, or selector of the EC.
+    pub argument: u32,
+    /// By operation: number of the first record wanted, or length of the name.
+    pub value: u64,
+}
+call!(TraceControl = 27; machine, operation, argument, value);
+
 /// Arguments of every call by name, in the order of the numbers.
 pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     Null::ARGUMENTS,
@@ -447,10 +461,11 @@ pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     MachineControl::ARGUMENTS,
     Yield::ARGUMENTS,
     BindMsi::ARGUMENTS,
+    TraceControl::ARGUMENTS,
 ];
 
 /// Name and number of every call, in the order of the numbers.
-pub const CALLS: [(&str, u64); 27] = [
+pub const CALLS: [(&str, u64); 28] = [
     (Null::NAME, Null::NUMBER),
     (IpcCall::NAME, IpcCall::NUMBER),
     (IpcReply::NAME, IpcReply::NUMBER),
@@ -478,6 +493,7 @@ pub const CALLS: [(&str, u64); 27] = [
     (MachineControl::NAME, MachineControl::NUMBER),
     (Yield::NAME, Yield::NUMBER),
     (BindMsi::NAME, BindMsi::NUMBER),
+    (TraceControl::NAME, TraceControl::NUMBER),
 ];
 
 bitflags! {

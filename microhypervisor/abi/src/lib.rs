@@ -9,6 +9,7 @@
 //! * [`cap`] – selectors, permissions, kinds of object
 //! * [`utcb`] – the message page of an execution context
 //! * [`hip`] – what the root task is told about the machine
+//! * [`trace`] – what the trace of a core consists of
 //! * [`arch`] – registers, exception state, virtual-CPU state page of the architecture
 #![no_std]
 
@@ -17,6 +18,7 @@ pub mod cap;
 pub mod hip;
 pub mod hypercall;
 pub mod status;
+pub mod trace;
 pub mod utcb;
 
 /// Version of this contract: `major << 16 | minor`. The kernel refuses a root task of another major version.

@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The kernel's console: log messages, panics, and what the root task writes to it.
+//!
+//! A message is one line, whole, also with several cores. What those above can provoke as often as they like goes through
+//! [`crate::flood`]: the console is slow, and whoever writes waits for it.
 
 use crate::arch::serial;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
 use spin::Mutex;
+
+/// Holds for a line. Whoever waits too long writes all the same: a garbled line is better than none.
+static LINE: Mutex<()> = Mutex::new(());
+const PATIENCE: u32 = 10_000_000;
 
 /// Writes one byte.
 fn put(byte: u8) {
@@ -14,7 +21,7 @@ fn put(byte: u8) {
     serial::put(byte);
 }
 
-/// The console as a sink of text.
+/// The console as a sink of text. What is written to it directly is not kept apart from what other cores write.
 #[derive(Debug)]
 pub(crate) struct Console;
 
@@ -25,12 +32,9 @@ impl Write for Console {
     }
 }
 
-/// Whose line it is. A panic does not ask: it stops the other cores first.
-static LINE: Mutex<()> = Mutex::new(());
-
 /// Writes what a component has said, in one piece.
 pub(crate) fn write(bytes: impl Iterator<Item = u8>) {
-    let _line = LINE.lock();
+    let _line = (0..PATIENCE).find_map(|_| LINE.try_lock());
     bytes.for_each(put);
 }
 
@@ -45,7 +49,7 @@ impl Log for Console {
             log::Level::Warn => "warning: ",
             _ => "",
         };
-        let _line = LINE.lock();
+        let _line = (0..PATIENCE).find_map(|_| LINE.try_lock());
         // The console takes everything.
         let _ = writeln!(Console, "[kernel] {level}{}", record.args());
     }
@@ -53,10 +57,12 @@ impl Log for Console {
     fn flush(&self) {}
 }
 
-/// Makes log messages go to the console.
+/// Makes log messages go to the console. `log-level=` `off`, `error`, `warn`, `info`, `debug` or `trace` on the command line says
+/// which; without it all up to `info`.
 pub(crate) fn init(cmdline: &str) {
     serial::init(cmdline);
     // The only logger that is ever set.
     let _ = log::set_logger(&Console);
-    log::set_max_level(LevelFilter::Info);
+    let level = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("log-level=")?.parse().ok());
+    log::set_max_level(level.unwrap_or(LevelFilter::Info));
 }

@@ -9,8 +9,8 @@ use crate::arch::{Frame, cpu, power};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
-use crate::sched;
 use crate::syscall::{refuse, selected};
+use crate::{sched, trace};
 use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
 use cloister_abi::cap::Perms;
 use cloister_abi::hypercall as abi;
@@ -18,8 +18,8 @@ use cloister_abi::status::Status;
 use cloister_svm::fpu as image;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// `VcpuRun`.
-pub(crate) extern "C" fn enter(core: &Core, ec: &Ec, frame: &mut Frame) {
+/// `VcpuRun`, traced or not.
+pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(vcpu) = selected::<Vcpu>(ec, frame.rdi, Perms::VCPU_RUN) else { return refuse(frame) };
     if vcpu.core != core.id {
         frame.rax = Status::BadCore as u64;
@@ -40,12 +40,12 @@ pub(crate) extern "C" fn enter(core: &Core, ec: &Ec, frame: &mut Frame) {
     if taken.refused {
         finish(core, ec, vcpu, ExitReason::InvalidState);
     } else {
-        run(core, ec);
+        run::<TRACED>(core, ec);
     }
 }
 
 /// Runs the guest until it exits to its monitor, or until there is other work.
-pub(crate) fn run(core: &Core, ec: &Ec) {
+pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
     let Some(vcpu) = ec.vcpu.get() else {
         ec.resume.set(Resume::User);
         return;
@@ -73,8 +73,15 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
         }
         sched::arm(core, now, deadline);
         vcpu.take_fpu();
+        if TRACED {
+            trace::guest_enter(vcpu, ec);
+        }
         machine::enter(core, vcpu, ec.utcb_address);
-        match vcpu.machine().classify() {
+        let exit = vcpu.machine().classify();
+        if TRACED {
+            trace::guest_exit(vcpu, ec, &exit);
+        }
+        match exit {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
             Exit::Interrupt | Exit::Resume => power::take_interrupts(),
             Exit::MachineCheck => panic!("machine check in a guest"),

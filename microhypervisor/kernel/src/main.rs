@@ -15,6 +15,7 @@
 mod arch;
 mod boot;
 mod console;
+mod crash;
 mod exception;
 mod flood;
 mod guest;
@@ -25,15 +26,14 @@ mod object;
 mod percore;
 mod remote;
 mod sched;
+mod symbols;
 mod syscall;
+mod trace;
 mod width;
 
-use core::fmt::Write;
 use core::panic::PanicInfo;
 
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
-    arch::smp::stop_others();
-    let _ = writeln!(console::Console, "[kernel] panic: {info}");
-    arch::power::off(0xee)
+    crash::panicked(info)
 }

@@ -182,7 +182,7 @@ fn idle(core: &Core) {
     // Interrupts are off: what is asked from here on ends the wait.
     core.remote.set_idle(true);
     if !core.remote.has_mail() {
-        arch::power::wait();
+        crate::trace::idle(arch::power::wait);
     }
     core.remote.set_idle(false);
     core.take_pending();
@@ -221,7 +221,8 @@ pub(crate) extern "C" fn settle(core: &Core) {
                 ec.resume.set(Resume::User);
                 crate::syscall::dispatch(core, ec, ec.registers());
             }
-            Resume::Guest => crate::guest::run(core, ec),
+            Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),
+            Resume::Guest => crate::guest::run::<false>(core, ec),
         }
         if !core.is_pending() {
             return;

@@ -46,20 +46,6 @@ pub(crate) fn another() -> Result<u8, Failure> {
     }
 }
 
-/// Waits until the budget's use is back where it was: what belongs to another core goes when that core has heard of it.
-pub(crate) fn settled(expected: u64) -> Outcome {
-    let deadline = time::after(2_000_000);
-    loop {
-        let now = used(ROOT_PD)?;
-        if now == expected {
-            return Ok(());
-        }
-        if time::now() > deadline {
-            equal!(now, expected);
-        }
-    }
-}
-
 fn not_there() -> Outcome {
     let core = u8::try_from(hip().cores).unwrap_or(u8::MAX);
     let flags = CreateEc::pack(EcFlags::GLOBAL, core, NONE);

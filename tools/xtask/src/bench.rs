@@ -110,6 +110,7 @@ fn prepare(
         memory: Size::mib(3072),
         smp: 1,
         devices: Vec::new(),
+        gdb: None,
         accel: Accel::Tcg,
         icount: true,
         folder,

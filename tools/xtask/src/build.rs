@@ -4,12 +4,15 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
 
+use crate::bootimage::KERNEL;
 use crate::process;
 use crate::say;
 use crate::setup;
+use crate::symbols;
 use crate::toolchain::{self, Freestanding};
 use crate::workspace::{Member, Target, Workspace};
 
@@ -27,23 +30,27 @@ pub(crate) fn command(workspace: &Workspace) -> Result<bool> {
 
 /// Builds whatever is not up to date.
 pub(crate) fn all(workspace: &Workspace) -> Result<Built> {
+    some(workspace, |_| true)
+}
+
+/// Builds those programs that are wanted, as far as they are not up to date.
+pub(crate) fn some(workspace: &Workspace, wanted: impl Fn(&str) -> bool) -> Result<Built> {
     let toolchain = setup::for_building()?;
     let target = workspace.target();
-    let freestanding = programs_of(workspace, Target::None);
+    let programs_of = |target| -> Vec<&Member> {
+        workspace.of(target).filter(|member| member.binaries.iter().any(|binary| wanted(binary))).collect()
+    };
+    let freestanding = programs_of(Target::None);
     if !freestanding.is_empty() {
         say::step("Compiling", &format!("the kernel and freestanding components with {}", toolchain.label));
         compile(toolchain.cargo("build", &target), &workspace.root, &freestanding)?;
     }
-    let linux = programs_of(workspace, Target::Linux);
+    let linux = programs_of(Target::Linux);
     if !linux.is_empty() {
         say::step("Compiling", "components that use std");
         compile(toolchain::linux_cargo("build", &target), &workspace.root, &linux)?;
     }
     Ok(Built::new(&toolchain, &target))
-}
-
-fn programs_of(workspace: &Workspace, target: Target) -> Vec<&Member> {
-    workspace.of(target).filter(|member| !member.binaries.is_empty()).collect()
 }
 
 fn compile(mut cargo: Command, root: &Path, members: &[&Member]) -> Result<()> {
@@ -62,10 +69,11 @@ impl Built {
         Self { none: toolchain.output(target), linux: toolchain::linux_output(target) }
     }
 
-    /// Where a program lies.
+    /// Where a program lies; the kernel's with its symbols in it.
     pub(crate) fn program(&self, workspace: &Workspace, binary: &str) -> Result<PathBuf> {
         let member = workspace.maker_of(binary).with_context(|| format!("no crate here makes a program {binary}"))?;
         match member.target {
+            Target::None if binary == KERNEL => symbols::finish(&self.none.join(binary)),
             Target::None => Ok(self.none.join(binary)),
             Target::Linux => Ok(self.linux.join(binary)),
             Target::Host | Target::Any => bail!("{binary} is a program for the host, not for the machine"),
@@ -79,12 +87,16 @@ impl Built {
             return Ok(program);
         }
         let stripped = program.with_file_name(format!("{binary}.stripped"));
-        let newest = |file: &Path| file.metadata().and_then(|data| data.modified()).ok();
-        if newest(&stripped) < newest(&program) {
+        if changed(&stripped) < changed(&program) {
             process::output(Command::new("objcopy").arg("--strip-debug").arg(&program).arg(&stripped))?;
         }
         Ok(stripped)
     }
+}
+
+/// When a file was written last; nothing if it is not there.
+pub(crate) fn changed(file: &Path) -> Option<SystemTime> {
+    file.metadata().and_then(|data| data.modified()).ok()
 }
 
 /// Whether a file begins as an ELF file does.

@@ -63,6 +63,9 @@ pub(crate) struct RunOptions {
     /// Keep all that the console and the log show in this file
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
+    /// Wait for a debugger at this port (1234 if none is given), and say how to start it
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "1234")]
+    pub(crate) gdb: Option<u16>,
     /// Boot the guest's kernel right on the emulated machine, without Cloister (to compare, or to try a guest)
     #[arg(long)]
     pub(crate) bare: bool,

@@ -80,6 +80,7 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
         memory: scenario.settings.memory,
         smp: scenario.settings.smp,
         devices: scenario.settings.devices.clone(),
+        gdb: None,
         accel: Accel::Auto,
         icount: false,
         folder: folder.join(name),

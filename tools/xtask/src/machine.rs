@@ -43,6 +43,8 @@ pub(crate) struct Config {
     pub(crate) smp: u32,
     /// Devices beside the usual ones, as QEMU names them.
     pub(crate) devices: Vec<String>,
+    /// Port at which a debugger is waited for before the first instruction.
+    pub(crate) gdb: Option<u16>,
     pub(crate) accel: Accel,
     /// Count instructions in place of time, so that each run takes as many.
     pub(crate) icount: bool,
@@ -213,6 +215,9 @@ fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Comman
     }
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.args(["-d", "cpu_reset,guest_errors", "-D"]).arg(config.folder.join("qemu.log"));
+    if let Some(port) = config.gdb {
+        command.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
+    }
     for device in &config.devices {
         command.args(["-device", device]);
     }

@@ -6,7 +6,7 @@
 //! - the host: [`process`] runs programs, [`packages`] installs them, [`say`] talks to the user,
 //!   [`toolchain`] finds compilers, [`guest`] makes the guest's kernel and initramfs;
 //! - the project: [`workspace`] reads the crates, [`build`] compiles them, [`scenario`] reads a composition of
-//!   components, [`bootimage`] packs it;
+//!   components, [`bootimage`] packs it, [`symbols`] tells the kernel its own names;
 //! - the machine: [`machine`] starts the emulator, [`console`] stands between it and the user or a script;
 //! - the commands: [`setup`], [`run`], [`test`], [`bench`], [`fuzz`], [`lint`], [`image`].
 //!
@@ -29,6 +29,7 @@ mod say;
 mod scenario;
 mod setup;
 mod size;
+mod symbols;
 mod test;
 mod toolchain;
 mod workspace;

@@ -2,7 +2,7 @@
 //! `cargo xtask run`: everything from a fresh clone to a guest's shell in the user's terminal.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -37,12 +37,22 @@ pub(crate) fn command(workspace: &Workspace, options: &RunOptions) -> Result<boo
     let record = Record::new(&files)?;
 
     let machine = Machine::start(&config)?;
+    if let (Some(port), Boot::Direct { kernel, .. }) = (options.gdb, &config.boot) {
+        say::step("Waiting", "for the debugger; in another terminal:");
+        println!("    {}", debugger(kernel, port));
+    }
     let terminal = Terminal::open(machine.sender())?;
     if terminal.is_interactive() {
         say::step("Booting", "leave with Ctrl-a x");
     }
     let end = Run::new(Session::new(machine, record), terminal, options)?.finish()?;
     Ok(report(end, options))
+}
+
+/// What starts the debugger. The breakpoint is one that the debugger leaves to the emulator, since the kernel is not in memory yet.
+fn debugger(kernel: &Path, port: u16) -> String {
+    let kernel = kernel.display();
+    format!("gdb {kernel} -ex 'target remote 127.0.0.1:{port}' -ex 'hbreak cloister_kernel::boot::start' -ex continue")
 }
 
 /// Cloister with a scenario.
@@ -65,6 +75,7 @@ fn whole(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result
         memory: options.machine.memory.unwrap_or(usual),
         smp: options.machine.smp.unwrap_or(scenario.settings.smp),
         devices: scenario.settings.devices.clone(),
+        gdb: options.gdb,
         accel: options.machine.accel,
         icount: scenario.settings.icount,
         folder,
@@ -85,6 +96,7 @@ fn bare(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result<
         memory: options.guest.guest_memory.unwrap_or(Size::mib(256)),
         smp: options.machine.smp.unwrap_or(1),
         devices: Vec::new(),
+        gdb: options.gdb,
         accel: options.machine.accel,
         icount: false,
         folder,

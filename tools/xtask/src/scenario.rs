@@ -100,6 +100,8 @@ pub(crate) struct TestSettings {
     /// Whether the machine must have switched itself off after the last step.
     #[serde(default)]
     pub(crate) shutdown: bool,
+    /// The number with which the kernel must have ended the machine after the last step, where that is not an orderly end.
+    pub(crate) ending: Option<i32>,
     pub(crate) step: Vec<Step>,
 }
 
@@ -202,6 +204,17 @@ impl Scenario {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("{} cannot be read", file.display())),
         }
+    }
+
+    /// Whether init runs in it.
+    pub(crate) fn has_config(&self) -> bool {
+        self.folder.join("init.hid").is_file()
+    }
+
+    /// Whether `scenario.toml` itself names this program.
+    pub(crate) fn names_program(&self, binary: &str) -> bool {
+        self.settings.root == binary
+            || self.settings.module.iter().any(|module| module.program.as_deref() == Some(binary))
     }
 
     /// The kernel's command line on an emulated machine, whose exit port it may use.

@@ -134,7 +134,11 @@ fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
 fn run_machines(workspace: &Workspace, options: &TestOptions, jobs: Vec<Job>) -> Result<Tally> {
     setup::everything()?;
     let guest = setup::guest(workspace)?;
-    let built = build::all(workspace)?;
+    // Where init runs, anything may be named in its configuration.
+    let whole = jobs.iter().any(|job| job.scenario.has_config());
+    let built = build::some(workspace, |binary| {
+        whole || binary == KERNEL || jobs.iter().any(|job| job.scenario.names_program(binary))
+    })?;
     let sources = Sources { workspace, built: &built, guest: Some(&guest) };
     let mut queue = VecDeque::new();
     for job in jobs {
@@ -176,7 +180,7 @@ fn prepare(sources: &Sources<'_>, job: &Job) -> Result<Config> {
     };
     let Settings { memory, smp, icount, ref devices, .. } = scenario.settings;
     let devices = devices.clone();
-    Ok(Config { emulator, boot, memory, smp, devices, accel: Accel::Auto, icount, folder })
+    Ok(Config { emulator, boot, memory, smp, devices, gdb: None, accel: Accel::Auto, icount, folder })
 }
 
 /// Boots one machine and tells what came of it.

@@ -38,6 +38,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     let pool = layout::choose_pool(&mut info)?;
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
     unsafe { memory::init(pool.0, pool.1) };
+    crate::trace::init(info.command_line());
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
@@ -53,6 +54,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
+    crate::trace::announce();
     let mut found = 0;
     match guest::init() {
         Ok(()) => found |= features::SVM,
@@ -69,6 +71,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         memory::pool_size() / 1024,
         serial::ports().0
     );
+    crate::crash::test(info.command_line());
     root::start(&info, &root, found)
 }
 

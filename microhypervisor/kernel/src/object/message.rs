@@ -131,6 +131,13 @@ impl MessagePage {
         self.words().iter().flat_map(move |word| bytes(word.load(Relaxed))).take(count)
     }
 
+    /// Writes words of the message, from that one on, as far as there are.
+    pub(crate) fn put_words(self, first: usize, words: &[u64]) {
+        for (place, word) in self.words().iter().skip(first).zip(words) {
+            place.store(*word, Relaxed);
+        }
+    }
+
     /// Writes the state of an exception as the message.
     pub(crate) fn put_exception(self, state: &ExceptionState) {
         for (place, word) in self.words().iter().zip(state.to_words()) {

@@ -7,10 +7,11 @@ use crate::memory::{POOL, pool_size};
 use crate::object::pd::TABLES;
 use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
 use crate::width::{index, low8};
-use crate::{interrupt, sched};
+use crate::{interrupt, sched, trace};
 use cloister_abi::cap::{Kind, Perms};
 use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp};
 use cloister_abi::status::Status;
+use cloister_abi::trace::TraceOp;
 use cloister_abi::utcb::WORDS;
 use cloister_mechanism::FRAME;
 
@@ -117,6 +118,21 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
                 return Err(Status::BadParameter);
             }
             crate::console::write(ec.utcb.bytes(index(call.value)));
+            Ok((0, 0))
+        }
+    }
+}
+
+pub(super) fn trace(ec: &Ec, call: &abi::TraceControl) -> Answer {
+    let operation = TraceOp::from_raw(call.operation).ok_or(Status::BadParameter)?;
+    lookup::<Machine>(ec, call.machine, Perms::CTRL)?;
+    let ring = |core: usize| trace::ring(core).ok_or(Status::BadFeature);
+    match operation {
+        TraceOp::Read => Ok(ring(call.argument as usize)?.read(call.value, ec.utcb)),
+        TraceOp::Name if call.value > trace::NAME as u64 => Err(Status::BadParameter),
+        TraceOp::Name => {
+            let named = lookup::<Ec>(ec, call.argument, Perms::empty())?;
+            ring(usize::from(crate::percore::core().id))?.name(named, ec.utcb, index(call.value));
             Ok((0, 0))
         }
     }

@@ -15,7 +15,7 @@ use crate::arch::Frame;
 use crate::object::{Ec, Object, Sm};
 use crate::percore::Core;
 use crate::width::{index, low32};
-use crate::{ipc, sched};
+use crate::{ipc, sched, trace};
 use cloister_abi::arch::current::HYPERCALL_BASE;
 use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hypercall::{self as abi, Call, DownFlags};
@@ -41,13 +41,14 @@ const fn handlers() -> [Handler; abi::CALLS.len()] {
     table[index(abi::Delegate::NUMBER)] = delegate;
     table[index(abi::SmUp::NUMBER)] = sm_up;
     table[index(abi::SmDown::NUMBER)] = sm_down;
-    table[index(abi::VcpuRun::NUMBER)] = crate::guest::enter;
+    table[index(abi::VcpuRun::NUMBER)] = crate::guest::enter::<false>;
     table
 }
 
 /// Does the hypercall of an EC once more that could not be done when it was made. (At first it comes straight from `arch::entry`.)
 pub(crate) fn dispatch(core: &Core, ec: &Ec, frame: &mut Frame) {
     match usize::try_from(frame.rax.wrapping_sub(HYPERCALL_BASE)).ok().and_then(|number| HANDLERS.get(number)) {
+        Some(_) if trace::is_on() => trace::call(core, ec, frame),
         Some(handle) => handle(core, ec, frame),
         None => foreign(core, ec, frame),
     }
@@ -134,6 +135,7 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         abi::VcpuKick::NUMBER => with(&args, |call| crate::guest::kick(core, ec, &call)),
         abi::IrqBind::NUMBER => with(&args, |call| control::irq_bind(ec, &call)),
         abi::BindMsi::NUMBER => with(&args, |call| control::bind_msi(ec, &call)),
+        abi::TraceControl::NUMBER => with(&args, |call| control::trace(ec, &call)),
         abi::IrqAck::NUMBER => with(&args, |call| control::irq_ack(ec, &call)),
         abi::MachineControl::NUMBER => with(&args, |call| control::machine(ec, &call)),
         abi::Yield::NUMBER => {

@@ -13,11 +13,11 @@ pub(super) fn play(session: &mut Session, test: &TestSettings) -> Result<(), Str
     for (number, step) in (1..).zip(&test.step) {
         play_step(session, step, deadline).map_err(|why| format!("step {number}: {why}"))?;
     }
-    if test.shutdown {
+    if test.shutdown || test.ending.is_some() {
         session.wait_for_end(deadline).map_err(|_| "the machine did not switch itself off".to_owned())?;
     }
     if session.is_over() {
-        check_ending(session)?;
+        check_ending(session, test.ending)?;
     }
     for pattern in &test.forbid {
         for (side, text) in [("console", session.console.text()), ("log", session.log.text())] {
@@ -52,8 +52,16 @@ fn play_step(session: &mut Session, step: &Step, end: Instant) -> Result<(), Str
     })
 }
 
-fn check_ending(session: &mut Session) -> Result<(), String> {
-    match session.ending().map_err(|error| format!("{error:#}"))? {
+fn check_ending(session: &mut Session, wanted: Option<i32>) -> Result<(), String> {
+    let ending = session.ending().map_err(|error| format!("{error:#}"))?;
+    if let Some(code) = wanted {
+        return match ending {
+            // QEMU's exit code has room for seven bits of it.
+            Ending::Code(found) if found == code & 0x7f => Ok(()),
+            other => Err(format!("the machine did not end with {code:#x}, but so: {other:?}")),
+        };
+    }
+    match ending {
         Ending::Orderly => Ok(()),
         Ending::Code(code) => Err(format!("the kernel ended the machine with {code:#x}")),
         Ending::Off if session.machine.triple_fault() => Err("the machine reset itself (triple fault)".to_owned()),

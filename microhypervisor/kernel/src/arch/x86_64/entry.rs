@@ -176,6 +176,7 @@ entry_trap:
     call {user_trap}
     jmp exit_user
 
+entry_trap_in_kernel:               /* with its end, known to the backtrace: RBP points to the frame */
 2:
     trap_in_kernel
     iretq
@@ -185,6 +186,7 @@ entry_trap:
     swapgs
     iretq
 
+entry_trap_in_kernel_end:
     /* One stub per vector, 16 bytes each; those with an error code do not push one. */
     .balign 16
     .global entry_vectors

@@ -175,7 +175,7 @@ pub(crate) fn state_page(page: NonNull<cloister_abi::arch::current::vcpu::VcpuSt
 }
 
 /// Runs the guest until it exits.
-#[inline]
+#[inline(always)]
 pub(crate) fn enter(core: &Core, vcpu: &crate::object::Vcpu, utcb: u64) {
     let cpu = vcpu.machine();
     // SAFETY: this core's own, and nothing else refers to it.

@@ -3,12 +3,14 @@
 
 pub(crate) mod acpi;
 mod apic;
+pub(crate) mod backtrace;
 mod boot;
 pub(crate) mod bootinfo;
 pub(crate) mod cpu;
 mod entry;
 pub(crate) mod fpu;
 pub(crate) mod guest;
+pub(crate) mod hooks;
 mod idt;
 mod ioapic;
 pub(crate) mod irq;

@@ -196,6 +196,17 @@ pub(crate) fn map_stack(first: NonNull<u8>, size: usize) -> Result<u64, &'static
     Ok(base)
 }
 
+/// Whether there is memory of the kernel at an address: anywhere in its tables, or in its image before there are any.
+pub(crate) fn is_kernel_memory(address: u64) -> bool {
+    let Some(root) = memory::kernel_root() else {
+        return (image().0..image().1).contains(&address.wrapping_sub(IMAGE_OFFSET));
+    };
+    // SAFETY: the kernel's root is kept for ever.
+    let table = unsafe { PageTable::<Kernel>::new(root) };
+    // The lower half is the components', and what lies between the halves is no address.
+    address >= DIRECT_MAP && table.lookup(&memory::BootFrames, address & 0xffff_ffff_ffff).is_some()
+}
+
 /// Fills the kernel's half of a new root.
 pub(crate) fn share_kernel_half(root: NonNull<u8>) {
     let Some(kernel) = memory::kernel_root() else { return };

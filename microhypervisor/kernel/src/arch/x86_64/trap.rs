@@ -18,6 +18,7 @@ const MACHINE_CHECK: u64 = 18;
 
 /// Interrupts that nobody asked for.
 static UNEXPECTED: Flood = Flood::new();
+static NMIS: Flood = Flood::new();
 
 fn hardware_interrupt(vector: u64) {
     // The handler looks at what others may destroy.
@@ -73,25 +74,22 @@ pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
 pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     match frame.vector {
         NMI if core().stopping.load(Ordering::SeqCst) => power::stop(),
-        NMI => log::warn!("non-maskable interrupt at {:#x}", frame.rip),
+        NMI => NMIS.tell(|count| log::warn!("{count} non-maskable interrupts, now at {:#x}", frame.rip)),
         MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
         vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),
-        vector => {
-            // SAFETY: reads a control register.
-            let address = unsafe { x86::controlregs::cr2() };
-            panic!(
-                "exception {vector} (error {:#x}, address {address:#x}) in the kernel at {:#x}, stack {:#x}",
-                frame.error, frame.rip, frame.rsp
-            );
-        }
+        _ => crate::crash::exception(frame),
     }
+}
+
+/// The address at which a page fault happened, if it is one.
+pub(crate) fn fault_address(frame: &Frame) -> Option<u64> {
+    // SAFETY: reads a control register.
+    (frame.vector == PAGE_FAULT).then(|| unsafe { x86::controlregs::cr2() } as u64)
 }
 
 /// State of an EC at an exception, for its handler.
 pub(crate) fn exception_state(frame: &Frame, fs_base: u64) -> ExceptionState {
-    // SAFETY: reads a control register.
-    let address = unsafe { x86::controlregs::cr2() } as u64;
-    let address = if frame.vector == PAGE_FAULT { address } else { 0 };
+    let address = fault_address(frame).unwrap_or(0);
     ExceptionState {
         vector: frame.vector,
         error: frame.error,
