@@ -5,7 +5,7 @@
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
 
 use crate::arch::guest::{self as machine, Exit};
-use crate::arch::{Frame, cpu, power};
+use crate::arch::{Frame, cpu, machine_check, power, speculation};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
@@ -68,11 +68,13 @@ pub(crate) fn run(core: &Core, ec: &Ec) {
         }
         sched::arm(core, now, deadline);
         vcpu.take_fpu();
+        speculation::enter_guest();
         machine::enter(core, vcpu, ec.utcb_address);
+        speculation::leave_guest();
         match vcpu.machine().classify() {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
             Exit::Interrupt | Exit::Resume => power::take_interrupts(),
-            Exit::MachineCheck => panic!("machine check in a guest"),
+            Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
 }
@@ -84,6 +86,7 @@ fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, reason: ExitReason) {
         store_fpu(core, vcpu);
     }
     leave(ec, vcpu);
+    speculation::return_to_monitor();
     ec.answer(Status::Success, reason as u64);
 }
 

@@ -167,6 +167,7 @@ impl Core {
         let root = ec.roots.host;
         if root != self.root.get() {
             self.root.set(root);
+            arch::speculation::switch();
             // SAFETY: every host space has the kernel's half.
             unsafe { paging::activate(root) };
             let loaded = core::ptr::eq(self.ports.get(), &raw const *ec.ports);

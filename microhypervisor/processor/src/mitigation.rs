@@ -59,6 +59,8 @@ pub struct Facts {
     pub capabilities: u64,
     /// Cores have more than one thread.
     pub threads: bool,
+    /// An emulator that executes one instruction after the other: it speculates on nothing.
+    pub emulated: bool,
 }
 
 impl Facts {
@@ -200,6 +202,9 @@ pub fn decide(facts: &Facts, policy: Policy) -> Plan {
     if policy.off {
         let verdicts = [Verdict::Open("switched off"); NAMES.len()];
         return Plan { actions: Actions::empty(), verdicts };
+    }
+    if facts.emulated {
+        return Plan { actions: Actions::empty(), verdicts: [Verdict::None; NAMES.len()] };
     }
     let mut decision = Decision { facts: *facts, policy, actions: Actions::empty() };
     let spectre_v2 = decision.spectre_v2();

@@ -133,10 +133,16 @@ fn amd_cases() -> Vec<Case> {
             open: &["ssb"],
         },
         Case {
-            name: "QEMU's EPYC without acceleration",
+            name: "EPYC 7601 (Zen) with microcode of 2017",
             facts: amd(0x0080_0f12, 0, 0),
             actions: Actions::GUEST_RSB,
             open: &["spectre-v2", "spectre-v2-user", "retbleed", "ssb"],
+        },
+        Case {
+            name: "QEMU's EPYC without acceleration",
+            facts: Facts { emulated: true, ..amd(0x0080_0f12, 0, 0) },
+            actions: Actions::empty(),
+            open: &[],
         },
     ]
 }

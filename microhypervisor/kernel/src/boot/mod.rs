@@ -10,7 +10,7 @@ mod layout;
 mod root;
 
 use crate::arch::bootinfo::BootInfo;
-use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, timer};
+use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, speculation, timer};
 use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
 
@@ -31,6 +31,7 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
 
 fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     power::init(info.command_line());
+    speculation::init(info.command_line());
     cpu::init()?;
     acpi::init(info.rsdp);
     info.rsdp = acpi::tables().rsdp;

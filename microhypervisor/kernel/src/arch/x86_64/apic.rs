@@ -23,6 +23,7 @@ const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
 const MASKED: u32 = 1 << 16;
+const MODE_NMI: u32 = 4 << 8;
 const MODE_DEADLINE: u32 = 2 << 17;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
@@ -47,7 +48,7 @@ fn read(register: u32) -> u32 {
     }
 }
 
-/// Switches the local APIC on, with everything but the timer masked.
+/// Switches the local APIC on, with everything but timer and NMI masked.
 pub(crate) fn init() {
     // SAFETY: every processor with long mode has the register.
     let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
@@ -59,8 +60,10 @@ pub(crate) fn init() {
         X2APIC.store(true, Relaxed);
     }
     write(SPURIOUS, 1 << 8 | low32(idt::SPURIOUS));
-    write(LVT_LINT0, MASKED);
-    write(LVT_LINT1, MASKED);
+    let nmi = super::acpi::tables().nmi_input;
+    for (input, register) in [(0, LVT_LINT0), (1, LVT_LINT1)] {
+        write(register, if nmi == Some(input) { MODE_NMI } else { MASKED });
+    }
     write(TIMER_DIVIDE, 0b1011);
     write(LVT_TIMER, MASKED | low32(idt::TIMER));
 }

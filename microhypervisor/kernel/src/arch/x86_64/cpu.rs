@@ -37,6 +37,11 @@ pub(crate) fn has(feature: u64) -> bool {
     FEATURES.load(Relaxed) & feature != 0
 }
 
+/// Whether the kernel can be kept from touching user memory.
+pub(crate) fn has_smap() -> bool {
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 20 & 1 != 0
+}
+
 /// State components that XSAVE handles here (XCR0).
 pub(crate) fn xsave_mask() -> u64 {
     XSAVE_MASK.load(Relaxed)
@@ -86,6 +91,7 @@ pub(crate) fn init() -> Result<(), &'static str> {
 
     let mut control = Cr4::CR4_ENABLE_PAE | Cr4::CR4_ENABLE_SSE | Cr4::CR4_UNMASKED_SSE | Cr4::CR4_ENABLE_FSGSBASE;
     control |= Cr4::CR4_ENABLE_GLOBAL_PAGES;
+    control.set(Cr4::CR4_ENABLE_MACHINE_CHECK, super::machine_check::is_supported());
     control.set(Cr4::CR4_ENABLE_SMEP, smep);
     control.set(Cr4::CR4_ENABLE_SMAP, smap);
     control.set(Cr4::CR4_ENABLE_OS_XSAVE, has(feature::XSAVE));
@@ -102,6 +108,8 @@ pub(crate) fn init() -> Result<(), &'static str> {
     // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.
     unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
     init_xsave();
+    super::speculation::init_core();
+    super::machine_check::init_core();
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt};
+use super::{apic, idt, machine_check, nmi};
 use crate::flood::Flood;
 use crate::percore::core;
 use crate::width::low8;
@@ -24,6 +24,7 @@ fn hardware_interrupt(vector: u64) {
             apic::end_of_interrupt();
             interrupt::release(core());
             sched::alarm();
+            machine_check::poll();
         }
         idt::SPURIOUS => {}
         idt::FIRST_DEVICE..idt::TIMER => {
@@ -65,8 +66,8 @@ pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
 /// An exception or interrupt in the kernel: interrupts are expected where they are let in, all else is an error of the kernel.
 pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     match frame.vector {
-        NMI => log::warn!("non-maskable interrupt at {:#x}", frame.rip),
-        MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
+        NMI => nmi::raised(frame.rip),
+        MACHINE_CHECK => machine_check::raised("raised", frame.rip),
         vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),
         vector => {
             // SAFETY: reads a control register.
