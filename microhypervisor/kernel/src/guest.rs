@@ -5,7 +5,7 @@
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
 
 use crate::arch::guest::{self as machine, Exit};
-use crate::arch::{Frame, cpu, machine_check, power, speculation};
+use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
@@ -104,7 +104,8 @@ fn load_fpu(core: &Core, vcpu: &Vcpu) {
     core.forget_fpu(FpuOwner::vcpu(vcpu));
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
-    image::take(machine::state_page(vcpu.page), area, cpu::xsave_mask(), 0xffff);
+    image::take(machine::state_page(vcpu.page), area, fpu::mask(), 0xffff);
+    fpu::adopt(vcpu.fpu);
 }
 
 /// Gives the monitor the floating-point image.

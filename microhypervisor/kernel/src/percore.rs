@@ -213,7 +213,7 @@ impl Core {
         self.set_fpu_trap(false);
         self.save_fpu();
         // SAFETY: the area is the EC's, initialized at creation.
-        unsafe { fpu::restore(area, arch::cpu::xsave_mask()) };
+        unsafe { fpu::restore(area) };
         self.fpu_owner.set(FpuOwner::ec(ec));
         true
     }
@@ -230,7 +230,7 @@ impl Core {
             // SAFETY: an EC that goes is forgotten as owner first.
             if let Some(area) = unsafe { &*ec }.fpu {
                 // SAFETY: the area is the owner's.
-                unsafe { fpu::save(area, arch::cpu::xsave_mask()) };
+                unsafe { fpu::save(area) };
             }
         }
     }

@@ -10,7 +10,7 @@ mod layout;
 mod root;
 
 use crate::arch::bootinfo::BootInfo;
-use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, speculation, timer};
+use crate::arch::{acpi, cpu, entry_first_exit, fpu, guest, irq, paging, percore, power, serial, speculation, timer};
 use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
 
@@ -49,6 +49,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
         memory::keep(start, end)?;
     }
+    fpu::announce();
     irq::init();
     interrupt::add_core(0)?;
     timer::init();

@@ -30,7 +30,6 @@ pub(crate) mod feature {
 }
 
 static FEATURES: AtomicU64 = AtomicU64::new(0);
-static XSAVE_MASK: AtomicU64 = AtomicU64::new(3);
 
 /// Whether the processor has the feature.
 pub(crate) fn has(feature: u64) -> bool {
@@ -40,11 +39,6 @@ pub(crate) fn has(feature: u64) -> bool {
 /// Whether the kernel can be kept from touching user memory.
 pub(crate) fn has_smap() -> bool {
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 20 & 1 != 0
-}
-
-/// State components that XSAVE handles here (XCR0).
-pub(crate) fn xsave_mask() -> u64 {
-    XSAVE_MASK.load(Relaxed)
 }
 
 /// Reads the time-stamp counter.
@@ -107,31 +101,8 @@ pub(crate) fn init() -> Result<(), &'static str> {
     let control = unsafe { cr0() } | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR;
     // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.
     unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
-    init_xsave();
+    super::fpu::init_core();
     super::speculation::init_core();
     super::machine_check::init_core();
     Ok(())
-}
-
-fn init_xsave() {
-    if !has(feature::XSAVE) {
-        return;
-    }
-    let leaf = __cpuid_count(0xd, 0);
-    // x87, SSE, AVX, AVX-512; others (PKRU, AMX) are not offered.
-    let mask = (u64::from(leaf.eax) | u64::from(leaf.edx) << 32) & 0xe7;
-    // SAFETY: the mask has only components that the processor lists, with x87 and SSE among them.
-    unsafe { write_xcr0(mask) };
-    XSAVE_MASK.store(mask, Relaxed);
-}
-
-/// Writes XCR0.
-///
-/// # Safety
-/// The mask is one that the processor allows.
-pub(crate) unsafe fn write_xcr0(mask: u64) {
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the register")]
-    let (low, high) = (mask as u32, (mask >> 32) as u32);
-    // SAFETY: the caller vouches for the mask.
-    unsafe { core::arch::asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nomem, nostack)) };
 }

@@ -218,7 +218,7 @@ struct Line<'a>(&'a Plan);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut separator = "";
+        let mut separator = "on: ";
         let verdicts = || NAMES.iter().zip(self.0.verdicts);
         for (name, verdict) in verdicts() {
             if let Verdict::On(how) = verdict {
@@ -226,7 +226,7 @@ impl fmt::Display for Line<'_> {
                 separator = ", ";
             }
         }
-        separator = if separator.is_empty() { "open: " } else { "; open: " };
+        separator = if separator == ", " { "; open: " } else { "open: " };
         for (name, verdict) in verdicts() {
             if let Verdict::Open(why) = verdict {
                 write!(f, "{separator}{name} ({why})")?;
@@ -234,6 +234,6 @@ impl fmt::Display for Line<'_> {
             }
         }
         let none = verdicts().filter(|(_, verdict)| *verdict == Verdict::None).count();
-        write!(f, "; {none} not needed")
+        if none < NAMES.len() { write!(f, "; {none} not needed") } else { f.write_str("nothing is needed") }
     }
 }
