@@ -5,7 +5,7 @@
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
 
 use crate::arch::guest::{self as machine, Exit};
-use crate::arch::{Frame, cpu, power};
+use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
 use crate::percore::{Core, FpuOwner};
@@ -76,7 +76,9 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
         if TRACED {
             trace::guest_enter(vcpu, ec);
         }
+        speculation::enter_guest();
         machine::enter(core, vcpu, ec.utcb_address);
+        speculation::leave_guest();
         let exit = vcpu.machine().classify();
         if TRACED {
             trace::guest_exit(vcpu, ec, &exit);
@@ -84,7 +86,7 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
         match exit {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
             Exit::Interrupt | Exit::Resume => power::take_interrupts(),
-            Exit::MachineCheck => panic!("machine check in a guest"),
+            Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
 }
@@ -96,6 +98,7 @@ fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, reason: ExitReason) {
         store_fpu(core, vcpu);
     }
     leave(ec, vcpu);
+    speculation::return_to_monitor();
     ec.answer(Status::Success, reason as u64);
 }
 
@@ -113,7 +116,8 @@ fn load_fpu(core: &Core, vcpu: &Vcpu) {
     core.forget_fpu(FpuOwner::vcpu(vcpu));
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
-    image::take(machine::state_page(vcpu.page), area, cpu::xsave_mask(), 0xffff);
+    image::take(machine::state_page(vcpu.page), area, fpu::mask(), 0xffff);
+    fpu::adopt(vcpu.fpu);
 }
 
 /// Gives the monitor the floating-point image.

@@ -267,6 +267,7 @@ impl Core {
         let root = ec.roots.host;
         if root != self.root.load(Ordering::Relaxed) {
             self.root.store(root, Ordering::Relaxed);
+            arch::speculation::switch();
             // SAFETY: every host space has the kernel's half.
             unsafe { paging::activate(root) };
             let loaded = core::ptr::eq(self.ports.load(Ordering::Relaxed), &raw const *ec.ports);
@@ -306,7 +307,7 @@ impl Core {
         self.set_fpu_trap(false);
         self.save_fpu();
         // SAFETY: the area is the EC's, initialized at creation.
-        unsafe { fpu::restore(area, arch::cpu::xsave_mask()) };
+        unsafe { fpu::restore(area) };
         self.fpu_owner.set(FpuOwner::ec(ec));
         true
     }
@@ -323,7 +324,7 @@ impl Core {
             // SAFETY: an EC that goes is forgotten as owner first.
             if let Some(area) = unsafe { &*ec }.fpu {
                 // SAFETY: the area is the owner's.
-                unsafe { fpu::save(area, arch::cpu::xsave_mask()) };
+                unsafe { fpu::save(area) };
             }
         }
     }

@@ -33,9 +33,11 @@ pub fn take(page: StatePage, image: &mut Image, components: u64, mxcsr_mask: u32
     }
 }
 
-/// Copies the kernel's image to the page.
+/// Copies the kernel's image to the page, in the standard format: that of the kernel's own, as far as the page reaches, but for the header,
+/// which says whether components above close up.
 pub fn give(page: StatePage, image: &Image) {
     for (index, word) in image.iter().enumerate() {
-        page.write_element::<FPU, FPU_WORDS>(index, *word);
+        let is_format = index > HEADER && index < HEADER + HEADER_WORDS;
+        page.write_element::<FPU, FPU_WORDS>(index, if is_format { 0 } else { *word });
     }
 }

@@ -10,7 +10,9 @@ mod layout;
 mod root;
 
 use crate::arch::bootinfo::BootInfo;
-use crate::arch::{acpi, cpu, entry_first_exit, guest, irq, paging, percore, power, serial, smp, timer};
+use crate::arch::{
+    acpi, cpu, entry_first_exit, fpu, guest, irq, paging, percore, power, serial, smp, speculation, timer,
+};
 use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
 
@@ -31,6 +33,7 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
 
 fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     power::init(info.command_line());
+    speculation::init(info.command_line());
     cpu::init()?;
     acpi::init(info.rsdp);
     info.rsdp = acpi::tables().rsdp;
@@ -51,6 +54,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
         memory::keep(start, end)?;
     }
+    fpu::announce();
     irq::init();
     interrupt::add_core(0)?;
     timer::init();

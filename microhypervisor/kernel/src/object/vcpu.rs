@@ -3,7 +3,7 @@
 //! [`crate::guest`].
 
 use super::{Ec, Header, Object, Pd, Ref, Space, status};
-use crate::arch::{cpu, fpu, guest};
+use crate::arch::{fpu, guest};
 use crate::percore::{FpuOwner, core};
 use cloister_abi::arch::current::vcpu::VcpuState;
 use cloister_abi::cap::Kind;
@@ -126,7 +126,7 @@ impl Vcpu {
             core.set_fpu_trap(false);
             core.save_fpu();
             // SAFETY: the area is the VCPU's own, initialized at creation; the trap is off.
-            unsafe { fpu::restore(self.fpu, cpu::xsave_mask()) };
+            unsafe { fpu::restore(self.fpu) };
             core.fpu_owner.set(owner);
             core.set_fpu_trap(true);
         }
@@ -140,7 +140,7 @@ impl Vcpu {
     /// Saves the floating-point registers, which are the guest's. The trap must be off.
     pub(crate) fn save_fpu(&self) {
         // SAFETY: the area is the VCPU's own; the caller says that the trap is off.
-        unsafe { fpu::save(self.fpu, cpu::xsave_mask()) };
+        unsafe { fpu::save(self.fpu) };
     }
 }
 

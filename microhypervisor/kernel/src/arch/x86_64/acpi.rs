@@ -38,6 +38,8 @@ pub(crate) struct Tables {
     pub(crate) local_apic_count: usize,
     pub(crate) overrides: [Override; MANY],
     pub(crate) override_count: usize,
+    /// Input of the local APICs (LINT0 or LINT1) at which non-maskable interrupts come.
+    pub(crate) nmi_input: Option<u8>,
     /// Port of PM1a control, and the SLP_TYP value of S5.
     pub(crate) sleep: Option<(u16, u8)>,
     /// Reset register in port space, and its value.
@@ -52,6 +54,7 @@ const NOTHING: Tables = Tables {
     local_apic_count: 0,
     overrides: [Override { gsi: 0, flags: 0 }; MANY],
     override_count: 0,
+    nmi_input: None,
     sleep: None,
     reset: None,
 };
@@ -169,6 +172,8 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
                     Override { gsi: low32(madt.number(offset + 4, 4)?), flags: low16(madt.number(offset + 8, 2)?) };
                 found.override_count += 1;
             }
+            // Local APIC NMI. Firmware that treats processors differently is not known.
+            4 => found.nmi_input = Some(madt.u8(offset + 5)? & 1),
             _ => {}
         }
         offset += length;

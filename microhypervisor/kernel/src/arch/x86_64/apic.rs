@@ -29,6 +29,7 @@ const INIT: u32 = 5 << 8 | ASSERT;
 const STARTUP: u32 = 6 << 8 | ASSERT;
 const NMI: u32 = 4 << 8 | ASSERT;
 const ASSERT: u32 = 1 << 14;
+const MODE_NMI: u32 = 4 << 8;
 const MODE_DEADLINE: u32 = 2 << 17;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
@@ -53,7 +54,7 @@ fn read(register: u32) -> u32 {
     }
 }
 
-/// Switches this core's local APIC on, with everything but the timer masked.
+/// Switches this core's local APIC on, with everything but timer and NMI masked.
 pub(crate) fn init() {
     // SAFETY: every processor with long mode has the register.
     let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
@@ -65,8 +66,10 @@ pub(crate) fn init() {
         X2APIC.store(true, Relaxed);
     }
     write(SPURIOUS, 1 << 8 | low32(idt::SPURIOUS));
-    write(LVT_LINT0, MASKED);
-    write(LVT_LINT1, MASKED);
+    let nmi = super::acpi::tables().nmi_input;
+    for (input, register) in [(0, LVT_LINT0), (1, LVT_LINT1)] {
+        write(register, if nmi == Some(input) { MODE_NMI } else { MASKED });
+    }
     write(TIMER_DIVIDE, 0b1011);
     write(LVT_TIMER, MASKED | low32(idt::TIMER));
 }

@@ -30,16 +30,15 @@ pub(crate) mod feature {
 }
 
 static FEATURES: AtomicU64 = AtomicU64::new(0);
-static XSAVE_MASK: AtomicU64 = AtomicU64::new(3);
 
 /// Whether the processor has the feature.
 pub(crate) fn has(feature: u64) -> bool {
     FEATURES.load(Relaxed) & feature != 0
 }
 
-/// State components that XSAVE handles here (XCR0).
-pub(crate) fn xsave_mask() -> u64 {
-    XSAVE_MASK.load(Relaxed)
+/// Whether the kernel can be kept from touching user memory.
+pub(crate) fn has_smap() -> bool {
+    __cpuid(0).eax >= 7 && __cpuid_count(7, 0).ebx >> 20 & 1 != 0
 }
 
 /// Reads the time-stamp counter.
@@ -96,6 +95,7 @@ pub(crate) fn init_core() {
     let (smep, smap, umip) = (ebx >> 7 & 1 != 0, ebx >> 20 & 1 != 0, ecx >> 2 & 1 != 0);
     let mut control = Cr4::CR4_ENABLE_PAE | Cr4::CR4_ENABLE_SSE | Cr4::CR4_UNMASKED_SSE | Cr4::CR4_ENABLE_FSGSBASE;
     control |= Cr4::CR4_ENABLE_GLOBAL_PAGES;
+    control.set(Cr4::CR4_ENABLE_MACHINE_CHECK, super::machine_check::is_supported());
     control.set(Cr4::CR4_ENABLE_SMEP, smep);
     control.set(Cr4::CR4_ENABLE_SMAP, smap);
     control.set(Cr4::CR4_ENABLE_OS_XSAVE, has(feature::XSAVE));
@@ -113,28 +113,7 @@ pub(crate) fn init_core() {
     unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
     // SAFETY: PAT as after reset but entry 1 = write-combining, which no mapping uses before.
     unsafe { x86::msr::wrmsr(x86::msr::IA32_PAT, 0x0007_0406_0007_0106) };
-    init_xsave();
-}
-
-fn init_xsave() {
-    if !has(feature::XSAVE) {
-        return;
-    }
-    let leaf = __cpuid_count(0xd, 0);
-    // x87, SSE, AVX, AVX-512; others (PKRU, AMX) are not offered.
-    let mask = (u64::from(leaf.eax) | u64::from(leaf.edx) << 32) & 0xe7;
-    // SAFETY: the mask has only components that the processor lists, with x87 and SSE among them.
-    unsafe { write_xcr0(mask) };
-    XSAVE_MASK.store(mask, Relaxed);
-}
-
-/// Writes XCR0.
-///
-/// # Safety
-/// The mask is one that the processor allows.
-pub(crate) unsafe fn write_xcr0(mask: u64) {
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves of the register")]
-    let (low, high) = (mask as u32, (mask >> 32) as u32);
-    // SAFETY: the caller vouches for the mask.
-    unsafe { core::arch::asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nomem, nostack)) };
+    super::fpu::init_core();
+    super::speculation::init_core();
+    super::machine_check::init_core();
 }

@@ -17,6 +17,7 @@
 use crate::percore::Core;
 use cloister_abi::arch::x86_64::HYPERCALL_BASE;
 use cloister_abi::hypercall::CALLS;
+use cloister_processor::mitigation::Actions;
 use core::arch::global_asm;
 
 /// Registers of an EC while it is not running. The processor and the entry code write it from its end downwards.
@@ -91,24 +92,25 @@ global_asm!(
     pop rdx
     pop rax
     .endm
-    /* A trap that stays on the stack it came in on. */
-    .macro trap_in_kernel
+    /* What begins and ends a trap that stays on the stack it came in on. */
+    .macro kernel_trap_begin
     push r11
     push rcx
     push_general
     cld
     mov rdi, rsp
     mov rbp, rsp
-    and rsp, -16
-    call {kernel_trap}
-    mov rsp, rbp
+    .endm
+    .macro kernel_trap_end
     pop_general
     pop rcx
     pop r11
     add rsp, 16
+    iretq
     .endm
 
     .section .text.entry, "ax"
+    .global entry_site, trap_site, clac_site, exit_user, entry_hook, trap_hook, exit_hook
     .balign 64
     .global entry_syscall
 entry_syscall:
@@ -123,6 +125,7 @@ entry_syscall:
     sub rsp, 9 * 8
     push_general
     mov rdx, rsp
+entry_site:
     mov rdi, gs:[{this}]
     mov rsi, gs:[{current}]
     mov rsp, gs:[{stack}]
@@ -158,35 +161,91 @@ exit_user:
 
     .balign 16
 entry_trap:
+clac_site:
+    .byte 0x0f, 0x1f, 0x00          /* three bytes of nothing, or CLAC */
     test byte ptr [rsp + 3 * 8], 3
     jz 2f
     swapgs
-    cmp qword ptr [rsp], 2          /* those with a stack of their own: not in the EC's frame */
-    je 3f
-    cmp qword ptr [rsp], 8
-    je 3f
-    cmp qword ptr [rsp], 18
-    je 3f
+    lfence                          /* nothing below runs ahead with the user's GS */
     push r11
     push rcx
     push_general
     cld
     mov rdi, rsp
+trap_site:
     mov rsp, gs:[{stack}]
     call {user_trap}
     jmp exit_user
 
 entry_trap_in_kernel:               /* with its end, known to the backtrace: RBP points to the frame */
-2:
-    trap_in_kernel
-    iretq
+2:  lfence                          /* as above, for who ran ahead to here and missed SWAPGS */
+    kernel_trap_begin
+    and rsp, -16
+    call {kernel_trap}
+    mov rsp, rbp
+    kernel_trap_end
 
-3:
-    trap_in_kernel
-    swapgs
-    iretq
-
+    /* Those with a stack of their own can come between an entry and its SWAPGS, when neither CS nor the value of GS base (which is the
+       user's to choose) says whose GS it is. So the core is found at the end of the stack, where `Head::activate` put it, and GS base is
+       set and put back as it was. */
+    .balign 16
+entry_own_stack:
+    kernel_trap_begin
+    rdgsbase rbx
+    mov rax, [rsp + {frame}]
+    wrgsbase rax
+    lfence
+    and rsp, -16
+    call {kernel_trap}
+    wrgsbase rbx
+    mov rsp, rbp
+    kernel_trap_end
 entry_trap_in_kernel_end:
+
+    /* Hooks: in place of one instruction of the ways in and out, on processors that need them (`patch`). They may use any register
+       but those that are named, since all of the user's are saved, or about to be loaded. */
+    .macro work_in
+    test dword ptr [rip + {actions}], {entry_ibpb}
+    jz 7f
+    mov ecx, 0x49
+    mov eax, 1
+    xor edx, edx
+    wrmsr
+7:  test dword ptr [rip + {actions}], {entry_ibrs}
+    jz 8f
+    mov ecx, 0x48
+    mov eax, [rip + {control_kernel}]
+    xor edx, edx
+    wrmsr
+8:  lfence
+    .endm
+entry_hook:                         /* keeps rax, rdx */
+    mov r12, rax
+    mov r13, rdx
+    work_in
+    mov rax, r12
+    mov rdx, r13
+    mov rdi, gs:[{this}]
+    jmp entry_site + 9
+trap_hook:                          /* keeps rdi */
+    work_in
+    mov rsp, gs:[{stack}]
+    jmp trap_site + 9
+exit_hook:
+    test dword ptr [rip + {actions}], {entry_ibrs}
+    jz 7f
+    mov ecx, 0x48
+    mov eax, [rip + {control_user}]
+    xor edx, edx
+    wrmsr
+7:  test dword ptr [rip + {actions}], {verw}
+    jz 8f
+    verw word ptr [rip + exit_segment]
+8:  mov rsp, gs:[{rsp0}]
+    jmp exit_user + 9
+exit_segment:
+    .word {kernel_ss}
+
     /* One stub per vector, 16 bytes each; those with an error code do not push one. */
     .balign 16
     .global entry_vectors
@@ -198,7 +257,11 @@ entry_vectors:
     push 0
     .endif
     push vector
+    .if (vector == 2) || (vector == 8) || (vector == 18)
+    jmp entry_own_stack
+    .else
     jmp entry_trap
+    .endif
     .set vector, vector + 1
     .endr
 
@@ -222,15 +285,57 @@ entry_first_exit:
     foreign = sym crate::syscall::foreign,
     user_trap = sym super::trap::user_trap,
     kernel_trap = sym super::trap::kernel_trap,
+    actions = sym super::speculation::ACTIONS,
+    control_kernel = sym super::speculation::SPEC_CTRL_KERNEL,
+    control_user = sym super::speculation::SPEC_CTRL_USER,
+    entry_ibpb = const Actions::ENTRY_IBPB.bits(),
+    entry_ibrs = const Actions::ENTRY_IBRS.bits(),
+    verw = const Actions::VERW.bits(),
+    kernel_ss = const super::percore::KERNEL_CS + 8,
     settle = sym crate::sched::settle,
     settle_first = sym crate::sched::settle_here,
 );
 
 unsafe extern "C" {
+    static entry_site: [u8; SITE];
+    static trap_site: [u8; SITE];
+    static exit_user: [u8; SITE];
+    static clac_site: [u8; 3];
+    static entry_hook: u8;
+    static trap_hook: u8;
+    static exit_hook: u8;
     /// Entry of the `syscall` instruction.
     pub(crate) fn entry_syscall();
     /// 256 entries of 16 bytes.
     pub(crate) fn entry_vectors();
     /// Leaves the boot stack for good: lets the scheduler choose, and runs that EC.
     pub(crate) fn entry_first_exit() -> !;
+}
+
+/// Bytes of the instructions that hooks replace: a load from GS with a 32-bit displacement.
+const SITE: usize = 9;
+
+/// Puts hooks into the ways in and out, and CLAC into that of traps.
+///
+/// # Safety
+/// Text is writable, and nothing but the caller runs.
+pub(crate) unsafe fn patch(entry: bool, exit: bool, clac: bool) {
+    let sites = [
+        (entry, &raw const entry_site, &raw const entry_hook),
+        (entry, &raw const trap_site, &raw const trap_hook),
+        (exit, &raw const exit_user, &raw const exit_hook),
+    ];
+    for (_, site, hook) in sites.into_iter().filter(|(wanted, ..)| *wanted) {
+        // SAFETY: the labels are in this file, and the sites as long as said.
+        let old = unsafe { site.read_volatile() };
+        assert!(old[..4] == [0x65, 0x48, 0x8b, old[3]], "the entry code is not what its hooks replace");
+        let distance = (hook.addr() as u64).wrapping_sub(site.addr() as u64 + 5).to_le_bytes();
+        let [a, b, c, d, ..] = distance;
+        // SAFETY: the caller says that text is writable. What is left of the old instruction is jumped over.
+        unsafe { site.cast_mut().write_volatile([0xe9, a, b, c, d, 0xcc, 0xcc, 0xcc, 0xcc]) };
+    }
+    if clac {
+        // SAFETY: as above.
+        unsafe { (&raw const clac_site).cast_mut().write_volatile([0x0f, 0x01, 0xca]) };
+    }
 }

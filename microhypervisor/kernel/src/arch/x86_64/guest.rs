@@ -4,6 +4,7 @@
 //! Sources: AMD APM vol. 2, 15.4 (enabling SVM), 15.16 (address-space identifiers), 15.30 (MSRs).
 
 use super::cpu::{self, feature};
+use super::fpu;
 use crate::memory::{self, POOL, physical};
 use crate::percore::{Core, core};
 use cloister_svm::limits::Cpuid;
@@ -193,16 +194,16 @@ pub(crate) fn enter(core: &Core, vcpu: &crate::object::Vcpu, utcb: u64) {
         cpu.flush_tlb();
     }
     host.set_thread(super::percore::fs_base(), utcb);
-    let (own, guest) = (cpu::xsave_mask(), cpu.xcr0());
+    let (own, guest) = (fpu::mask(), cpu.xcr0());
     if own != guest && cpu::has(feature::XSAVE) {
         // SAFETY: the limits allow only what the processor has.
-        unsafe { cpu::write_xcr0(guest) };
+        unsafe { fpu::write_xcr0(guest) };
     }
     // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
     unsafe { cpu.enter(host) };
     core.remote.guest.store(0, Ordering::Release);
     if own != guest && cpu::has(feature::XSAVE) {
         // SAFETY: the mask of the boot.
-        unsafe { cpu::write_xcr0(own) };
+        unsafe { fpu::write_xcr0(own) };
     }
 }

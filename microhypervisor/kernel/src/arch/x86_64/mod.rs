@@ -14,13 +14,16 @@ pub(crate) mod hooks;
 mod idt;
 mod ioapic;
 pub(crate) mod irq;
+pub(crate) mod machine_check;
 mod msi;
+mod nmi;
 pub(crate) mod paging;
 pub(crate) mod percore;
 pub(crate) mod power;
 pub(crate) mod rtc;
 pub(crate) mod serial;
 pub(crate) mod smp;
+pub(crate) mod speculation;
 pub(crate) mod timer;
 pub(crate) mod trap;
 

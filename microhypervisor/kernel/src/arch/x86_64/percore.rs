@@ -158,8 +158,13 @@ impl Head {
         let base = core::ptr::from_mut(self).expose_provenance() as u64;
         self.this = base;
         self.stack = stacks.kernel;
-        self.tss.ist[0] = stacks.fault;
-        self.tss.ist[1] = stacks.nmi;
+        for (place, top) in [0, 1].into_iter().zip([stacks.fault, stacks.nmi]) {
+            // Above the frame the entry code finds the core, whatever GS base is then.
+            let end = top - 16;
+            // SAFETY: the stack is this core's alone, and not in use.
+            unsafe { core::ptr::with_exposed_provenance_mut::<u64>(crate::width::index(end)).write(base) };
+            self.tss.ist[place] = end;
+        }
         let tss = base + offset_of!(Self, tss) as u64;
         let limit = size_of::<Tss>() as u64 + 8192;
         self.gdt = [

@@ -2,7 +2,7 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt, power};
+use super::{apic, idt, machine_check, nmi, power};
 use crate::flood::Flood;
 use crate::percore::core;
 use crate::width::low8;
@@ -18,7 +18,6 @@ const MACHINE_CHECK: u64 = 18;
 
 /// Interrupts that nobody asked for.
 static UNEXPECTED: Flood = Flood::new();
-static NMIS: Flood = Flood::new();
 
 fn hardware_interrupt(vector: u64) {
     // The handler looks at what others may destroy.
@@ -28,6 +27,7 @@ fn hardware_interrupt(vector: u64) {
             apic::end_of_interrupt();
             interrupt::release(core());
             sched::alarm();
+            machine_check::poll();
         }
         idt::WORK => {
             apic::end_of_interrupt();
@@ -74,8 +74,8 @@ pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
 pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     match frame.vector {
         NMI if core().stopping.load(Ordering::SeqCst) => power::stop(),
-        NMI => NMIS.tell(|count| log::warn!("{count} non-maskable interrupts, now at {:#x}", frame.rip)),
-        MACHINE_CHECK => panic!("machine check at {:#x}", frame.rip),
+        NMI => nmi::raised(frame.rip),
+        MACHINE_CHECK => machine_check::raised("raised", frame.rip),
         vector if vector >= idt::EXCEPTIONS => hardware_interrupt(vector),
         _ => crate::crash::exception(frame),
     }

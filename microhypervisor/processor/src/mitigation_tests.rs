@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Decisions for processors that exist, with current microcode where nothing else is said.
+
+use crate::mitigation::{Actions, Facts, NAMES, Policy, Vendor, Verdict, decide};
+
+/// Bits of CPUID 7.0 EDX: MD_CLEAR, IBRS and IBPB, STIBP, L1D flush, capabilities, SSBD.
+const MD_CLEAR: u32 = 1 << 10;
+const IBRS: u32 = 1 << 26;
+const STIBP: u32 = 1 << 27;
+const L1D: u32 = 1 << 28;
+const CAPS: u32 = 1 << 29;
+const SSBD: u32 = 1 << 31;
+const RTM: u32 = 1 << 11;
+/// Bits of CPUID 8000_0008 EBX.
+const AMD_IBPB: u32 = 1 << 12;
+const AMD_IBRS: u32 = 1 << 14;
+const AMD_STIBP: u32 = 1 << 15;
+const AMD_ALWAYS: u32 = 1 << 16;
+const AMD_SSBD: u32 = 1 << 24;
+
+fn intel(signature: u32, leaf7_edx: u32, capabilities: u64) -> Facts {
+    let (family, model) = Facts::family_model(signature);
+    Facts { vendor: Vendor::Intel, family, model, leaf7_edx, capabilities, threads: true, ..Facts::default() }
+}
+
+fn amd(signature: u32, extended8_ebx: u32, extended21_eax: u32) -> Facts {
+    let (family, model) = Facts::family_model(signature);
+    Facts { vendor: Vendor::Amd, family, model, extended8_ebx, extended21_eax, threads: true, ..Facts::default() }
+}
+
+/// Names of what is open.
+fn open(facts: &Facts, policy: Policy) -> Vec<&'static str> {
+    let plan = decide(facts, policy);
+    let names = NAMES.iter().zip(plan.verdicts);
+    names.filter(|(_, verdict)| matches!(verdict, Verdict::Open(_))).map(|(name, _)| *name).collect()
+}
+
+struct Case {
+    name: &'static str,
+    facts: Facts,
+    actions: Actions,
+    open: &'static [&'static str],
+}
+
+const SWITCH: Actions = Actions::SWITCH_IBPB.union(Actions::SWITCH_RSB);
+
+fn cases() -> Vec<Case> {
+    [intel_cases(), amd_cases()].into_iter().flatten().collect()
+}
+
+fn intel_cases() -> Vec<Case> {
+    let old_intel = SWITCH | Actions::ENTRY_IBRS | Actions::STIBP | Actions::GUEST_RSB;
+    vec![
+        Case {
+            name: "Core i7-4770 (Haswell), microcode of 2017",
+            facts: intel(0x306c3, 0, 0),
+            actions: Actions::GUEST_RSB,
+            open: &["meltdown", "spectre-v2", "spectre-v2-user", "retbleed", "mds", "l1tf", "ssb"],
+        },
+        Case {
+            name: "Core i7-4770 (Haswell)",
+            facts: intel(0x306c3, MD_CLEAR | IBRS | STIBP | L1D | SSBD, 0),
+            actions: old_intel | Actions::VERW | Actions::GUEST_L1D,
+            open: &["meltdown", "ssb"],
+        },
+        Case {
+            name: "Xeon Gold 6148 (Skylake-SP)",
+            facts: intel(0x50654, MD_CLEAR | IBRS | STIBP | L1D | CAPS | SSBD, 0x0e00_0c04),
+            actions: old_intel | Actions::VERW | Actions::GUEST_L1D,
+            open: &["meltdown", "ssb"],
+        },
+        Case {
+            name: "Xeon Gold 6248 (Cascade Lake), with transactions",
+            facts: Facts {
+                leaf7_ebx: RTM,
+                ..intel(0x50657, MD_CLEAR | IBRS | STIBP | L1D | CAPS | SSBD, 0x0e02_00ab & !(1 << 8))
+            },
+            actions: SWITCH | Actions::IBRS | Actions::GUEST_RSB | Actions::VERW,
+            open: &["bhi", "ssb"],
+        },
+        Case {
+            name: "Xeon Platinum 8380 (Ice Lake-SP)",
+            facts: intel(0x606a6, MD_CLEAR | IBRS | STIBP | L1D | CAPS | SSBD, 0x0c02_0d6b),
+            actions: SWITCH | Actions::IBRS | Actions::GUEST_RSB | Actions::VERW,
+            open: &["bhi", "ssb"],
+        },
+        Case {
+            name: "Xeon Platinum 8480+ (Sapphire Rapids)",
+            facts: Facts {
+                leaf7_2_edx: 0x1f,
+                ..intel(0x806f8, MD_CLEAR | IBRS | STIBP | L1D | CAPS | SSBD, 0x0da0_fd6b | 1 << 24)
+            },
+            actions: SWITCH | Actions::IBRS | Actions::BHI_DIS,
+            open: &["ssb"],
+        },
+    ]
+}
+
+fn amd_cases() -> Vec<Case> {
+    vec![
+        Case {
+            name: "EPYC 7601 (Zen)",
+            facts: amd(0x0080_0f12, AMD_IBPB, 0),
+            actions: SWITCH | Actions::GUEST_RSB,
+            open: &["spectre-v2", "retbleed", "ssb"],
+        },
+        Case {
+            name: "EPYC 7742 (Zen 2)",
+            facts: amd(0x0083_0f10, AMD_IBPB | AMD_IBRS | AMD_STIBP | AMD_ALWAYS | AMD_SSBD, 0),
+            actions: SWITCH | Actions::IBRS | Actions::STIBP | Actions::GUEST_RSB,
+            open: &["retbleed", "ssb"],
+        },
+        Case {
+            name: "EPYC 7763 (Zen 3)",
+            facts: amd(0x00a0_0f11, AMD_IBPB | AMD_IBRS | AMD_STIBP | AMD_ALWAYS | AMD_SSBD, 1 << 5),
+            actions: SWITCH | Actions::IBRS | Actions::STIBP | Actions::GUEST_RSB | Actions::VERW,
+            open: &["srso", "ssb"],
+        },
+        Case {
+            name: "EPYC 9654 (Zen 4)",
+            facts: amd(0x00a1_0f11, AMD_IBPB | AMD_IBRS | AMD_STIBP | AMD_ALWAYS | AMD_SSBD | 1 << 30, 1 << 5 | 1 << 8),
+            actions: Actions::SWITCH_IBPB | Actions::AUTO_IBRS | Actions::STIBP | Actions::VERW,
+            open: &["srso", "ssb"],
+        },
+        Case {
+            name: "EPYC 9755 (Zen 5)",
+            facts: amd(
+                0x00b0_0f21,
+                AMD_IBPB | AMD_IBRS | AMD_STIBP | AMD_ALWAYS | AMD_SSBD | 1 << 30,
+                1 << 8 | 1 << 30,
+            ),
+            actions: Actions::SWITCH_IBPB | Actions::AUTO_IBRS | Actions::STIBP,
+            open: &["ssb"],
+        },
+        Case {
+            name: "EPYC 7601 (Zen) with microcode of 2017",
+            facts: amd(0x0080_0f12, 0, 0),
+            actions: Actions::GUEST_RSB,
+            open: &["spectre-v2", "spectre-v2-user", "retbleed", "ssb"],
+        },
+        Case {
+            name: "QEMU's EPYC without acceleration",
+            facts: Facts { emulated: true, ..amd(0x0080_0f12, 0, 0) },
+            actions: Actions::empty(),
+            open: &[],
+        },
+    ]
+}
+
+#[test]
+fn real_processors_get_what_they_need() {
+    for Case { name, facts, actions, open: expected } in cases() {
+        assert_eq!(decide(&facts, Policy::default()).actions, actions, "{name}");
+        assert_eq!(open(&facts, Policy::default()), expected, "{name}");
+    }
+}
+
+#[test]
+fn off_is_off_and_says_so() {
+    for case in cases() {
+        let plan = decide(&case.facts, Policy::parse("a mitigations=off b"));
+        assert_eq!(plan.actions, Actions::empty());
+        assert!(plan.verdicts.iter().all(|verdict| *verdict == Verdict::Open("switched off")));
+    }
+}
+
+#[test]
+fn full_guards_returns_and_monitors() {
+    let policy = Policy::parse("mitigations=full,ssbd");
+    let zen3 = cases().swap_remove(8);
+    let plan = decide(&zen3.facts, policy);
+    assert!(plan.actions.contains(Actions::ENTRY_IBPB | Actions::GUEST_IBPB | Actions::SSBD));
+    assert_eq!(open(&zen3.facts, policy), [""; 0]);
+    assert_eq!(plan.verdict("srso"), Some(Verdict::On("IBPB on entry")));
+    assert_eq!(plan.verdict("nonsense"), None);
+}
+
+#[test]
+fn more_numbers_never_mean_fewer_actions_against_buffers() {
+    // Each bit that a processor may lack, alone: what is not said to be absent is taken to be there.
+    for bit in 0..64 {
+        let facts = intel(0x50657, MD_CLEAR | IBRS | CAPS, !(1 << bit));
+        let verw = decide(&facts, Policy::default()).actions.contains(Actions::VERW);
+        assert_eq!(verw, matches!(bit, 5 | 13..=15 | 27), "bit {bit}");
+    }
+}
+
+#[test]
+fn signatures_and_makers_are_read() {
+    assert_eq!(Facts::family_model(0x306c3), (6, 0x3c));
+    assert_eq!(Facts::family_model(0x0080_0f12), (0x17, 1));
+    assert_eq!(Facts::family_model(0x00a2_0f10), (0x19, 0x21));
+    assert_eq!(Vendor::of(0x756e_6547, 0x4965_6e69, 0x6c65_746e), Vendor::Intel);
+    assert_eq!(Vendor::of(0x6874_7541, 0x6974_6e65, 0x444d_4163), Vendor::Amd);
+    assert_eq!(Vendor::of(0, 0, 0), Vendor::Other);
+}
+
+#[test]
+fn command_line_is_read_word_by_word() {
+    assert_eq!(Policy::parse(""), Policy::default());
+    assert_eq!(Policy::parse("xmitigations=off mitigations mitigations=offx"), Policy::default());
+    assert!(Policy::parse("mitigations=ssbd,off").off);
+}
