@@ -10,6 +10,7 @@
 //! come here. All of it is about the core that runs; what concerns another is mail to it ([`crate::remote`]).
 
 use crate::arch::{self, timer};
+use crate::journey::{self, Next};
 use crate::object::ec::Resume;
 use crate::object::{Ec, Object, Sc, reap};
 use crate::percore::{self, ALARM, Core, MAIL, RESCHEDULE, core};
@@ -33,14 +34,24 @@ pub(crate) fn enqueue(sc: &Sc, front: bool) {
     }
 }
 
-/// Takes an SC out of run queue and core, for good.
+/// The current SC goes elsewhere: its time here is over.
+pub(crate) fn leave(core: &Core) {
+    account(core, arch::cpu::ticks());
+    core.set_sc(None);
+}
+
+/// Takes an SC out of run queue, list of who waits, and core.
 pub(crate) fn forget(sc: &Sc) {
     let core = core();
+    if let Some(ec) = sc.parked.take() {
+        // SAFETY: an EC that is destroyed lets all go that are parked with it.
+        unsafe { ec.as_ref() }.waiting.remove(sc);
+    }
     if sc.queued.replace(false) {
         core.ready.remove(sc, sc.priority);
     }
     if core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
-        core.set_sc(None);
+        leave(core);
         core.request(RESCHEDULE);
     }
 }
@@ -150,14 +161,14 @@ fn choose(core: &Core) {
         // SAFETY: members of the run queue are alive.
         let sc = unsafe { sc.as_ref() };
         sc.queued.set(false);
-        let (leaf, helping) = match sc.ec.path() {
-            Some((leaf, helping)) if leaf.is_runnable() => (leaf, helping),
-            path => {
-                let blocked = path.map_or(&*sc.ec, |(leaf, _)| leaf);
+        let (leaf, helping) = match journey::next(core, sc) {
+            Next::Run(leaf, helping) => (leaf, helping),
+            Next::Wait(blocked) => {
                 sc.parked.set(Some(blocked.into()));
                 blocked.waiting.push_back(sc);
                 continue;
             }
+            Next::Gone => continue,
         };
         core.set_sc(Some(sc));
         core.since.store(arch::cpu::ticks(), Relaxed);

@@ -3,7 +3,7 @@
 
 use crate::exceptions::{DONE, RESULT, recovered, store};
 use crate::harness::{Failure, Outcome, Test};
-use crate::make::{down, down_for, increment, rest, semaphore, up, used};
+use crate::make::{down, down_for, rest, semaphore, up, used};
 use crate::{check, equal, refused};
 use cloister_abi::cap::{Access, NONE};
 use cloister_abi::hip::{MACHINE_MEMORY, ROOT_HOST, ROOT_PD};
@@ -20,7 +20,7 @@ use cloister_bare::thread::{Options, QUANTUM, destroy, prepare, server, spawn_on
 use cloister_bare::time;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 13] = [
+pub(crate) static TESTS: [Test; 12] = [
     ("cores-that-are-not-there", not_there),
     ("cores-wake-each-other", ping_pong),
     ("cores-count-up-together", many_ups),
@@ -33,7 +33,6 @@ pub(crate) static TESTS: [Test; 13] = [
     ("cores-memory-revoked", revoked),
     ("cores-domain-destroyed", domain_destroyed),
     ("cores-create-and-destroy", churn),
-    ("cores-message-handler-elsewhere", handler_elsewhere),
 ];
 
 const PRIORITY: u32 = 60;
@@ -399,17 +398,5 @@ fn churn() -> Outcome {
     let tables = (u64::from(last) + 1) * 500_u64.div_ceil(512) + 1;
     check!(growth[1] <= tables * PAGE);
     destroy(pong);
-    Ok(())
-}
-
-/// A thread cannot have its exceptions handled on another core, a portal be called as the contract says.
-fn handler_elsewhere() -> Outcome {
-    let core = another()?;
-    let there = server(increment, &Options { core, ..Options::default() })?;
-    let portal = there.portal(7)?;
-    message().set(0, 41);
-    let reply = cloister_bare::kernel::ipc(portal, 1, 0);
-    equal!(reply, Err(Status::BadCore));
-    there.destroy();
     Ok(())
 }

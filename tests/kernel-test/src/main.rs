@@ -12,6 +12,7 @@ mod accounting;
 mod basics;
 mod chain;
 mod cores;
+mod cores_ipc;
 mod create;
 mod destroy;
 mod exception_replies;
@@ -63,6 +64,7 @@ static SUITES: &[&[Test]] = &[
     &guest_memory::TESTS,
     &guest_random::TESTS,
     &cores::TESTS,
+    &cores_ipc::TESTS,
     &fuzz::TESTS,
 ];
 

@@ -161,6 +161,32 @@ pub(crate) unsafe trait Object: Sized {
     }
 }
 
+/// A place for something that can be taken and put, but not looked at.
+pub(crate) struct Place<T>(Cell<T>);
+
+impl<T: Default> Place<T> {
+    /// With that in it.
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// Takes what is in it.
+    pub(crate) fn take(&self) -> T {
+        self.0.take()
+    }
+
+    /// Puts something else in.
+    pub(crate) fn set(&self, value: T) {
+        self.0.set(value);
+    }
+}
+
+impl<T> core::fmt::Debug for Place<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Place")
+    }
+}
+
 /// A counted reference.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -256,6 +282,11 @@ pub(crate) fn destroy(header: &Header) {
     if let Some(payer) = header.payer() {
         payer.disown(header);
     }
+    if header.class == Kind::Sc {
+        // Its EC can have another one from now on.
+        // SAFETY: the class tells the type, for ever.
+        unsafe { cast::<Sc>(header) }.unbind();
+    }
     match header.class {
         Kind::Ec | Kind::Sc | Kind::Vcpu => match percore::get(home(header)) {
             Some(home) if home.id != core().id => remote::send(home, header, KILL),
@@ -309,7 +340,7 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
     }
     if what & remote::START != 0 {
         // SAFETY: only SCs are started.
-        crate::sched::enqueue(unsafe { cast::<Sc>(header) }, false);
+        crate::journey::arrive(unsafe { cast::<Sc>(header) });
     }
     if what & KILL != 0 {
         kill(header);
