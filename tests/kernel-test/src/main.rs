@@ -32,6 +32,7 @@ mod items;
 mod make;
 mod messages;
 mod pci;
+mod races;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -52,6 +53,7 @@ static SUITES: &[&[Test]] = &[
     &exception_replies::TESTS,
     &foreign::TESTS,
     &fpu::TESTS,
+    &races::TESTS,
     &scheduling::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,
