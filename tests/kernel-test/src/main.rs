@@ -33,6 +33,7 @@ mod items;
 mod make;
 mod messages;
 mod pci;
+mod races;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -53,6 +54,7 @@ static SUITES: &[&[Test]] = &[
     &exception_replies::TESTS,
     &foreign::TESTS,
     &fpu::TESTS,
+    &races::TESTS,
     &scheduling::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,

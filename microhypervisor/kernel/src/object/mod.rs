@@ -65,6 +65,21 @@ pub(crate) struct Owned;
 #[derive(Debug)]
 struct Unreferenced;
 
+/// Bit of the number of references: it is in a graveyard.
+const BURIED: u32 = 1 << 31;
+/// Bit: since then somebody has taken a reference.
+const TOUCHED: u32 = 1 << 30;
+
+/// What becomes of an object in a graveyard.
+enum Fate {
+    /// Its memory returns.
+    Gone,
+    /// It waits for all to leave their handlers once more.
+    Again,
+    /// It is referred to: whoever lets the last reference go buries it.
+    Alive,
+}
+
 impl Linked<Owned> for Header {
     fn link(&self) -> &Link<Self> {
         &self.link
@@ -118,10 +133,20 @@ impl Header {
         self.payer.get().map(|pd| unsafe { pd.as_ref() })
     }
 
-    /// Takes one reference more.
+    /// Takes one reference more. The object was found in this handler; the last reference may have gone since.
     #[inline]
     pub(crate) fn acquire(&self) {
-        self.refs.fetch_add(1, Relaxed);
+        if self.refs.fetch_add(1, Relaxed) & BURIED != 0 {
+            self.touch();
+        }
+    }
+
+    #[cold]
+    fn touch(&self) {
+        // If it was dug out meanwhile the bit must not stay. The reference that was just taken keeps it from being buried again.
+        if self.refs.fetch_or(TOUCHED, Relaxed) & BURIED == 0 {
+            self.refs.fetch_and(!TOUCHED, Relaxed);
+        }
     }
 
     /// Lets one reference go.
@@ -137,10 +162,28 @@ impl Header {
         // Destruction may send mail, which takes a reference: then it is buried when that has been received.
         self.acquire();
         destroy(self);
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let last = self.refs.fetch_sub(1, Ordering::AcqRel) == 1;
+        if last && self.refs.fetch_or(BURIED, Ordering::AcqRel) & BURIED == 0 {
             let core = core();
             core.graveyard.0.push_back(self);
             core.request(percore::REAP);
+        }
+    }
+
+    /// What becomes of it, now that all have left the handlers in which it was buried: who had found it before may have taken references.
+    fn exhume(&self) -> Fate {
+        let mut found = self.refs.load(Ordering::Acquire);
+        loop {
+            let (left, fate) = match found & (BURIED - 1) & !TOUCHED {
+                0 if found & TOUCHED == 0 => return Fate::Gone,
+                // They have gone again, and somebody may have found it through them.
+                0 => (BURIED, Fate::Again),
+                count => (count, Fate::Alive),
+            };
+            match self.refs.compare_exchange_weak(found, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return fate,
+                Err(now) => found = now,
+            }
         }
     }
 }
@@ -276,9 +319,16 @@ unsafe fn cast<T: Object>(header: &Header) -> &T {
 
 /// Destroys an object: nobody finds it any more, it is out of all queues, who waits for it is told.
 pub(crate) fn destroy(header: &Header) {
-    if header.kind.swap(Kind::Dead as u8, Relaxed) == Kind::Dead as u8 {
-        return;
+    // While it is being taken out of the queues nobody may bury it.
+    header.acquire();
+    if header.kind.swap(Kind::Dead as u8, Relaxed) != Kind::Dead as u8 {
+        detach(header);
     }
+    header.release();
+}
+
+/// Takes an object that has just died out of all queues.
+fn detach(header: &Header) {
     if let Some(payer) = header.payer() {
         payer.disown(header);
     }
@@ -365,6 +415,14 @@ pub(crate) fn reap(core: &Core) {
         let Some(header) = batch.pop_front() else { continue };
         // SAFETY: as above.
         let dead = unsafe { header.as_ref() };
+        match dead.exhume() {
+            Fate::Gone => {}
+            Fate::Again => {
+                core.graveyard.0.push_back(dead);
+                continue;
+            }
+            Fate::Alive => continue,
+        }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.
         let size = unsafe { finish_class(header, class) };
