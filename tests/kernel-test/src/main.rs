@@ -32,6 +32,7 @@ mod items;
 mod make;
 mod messages;
 mod pci;
+mod rollback;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -55,6 +56,7 @@ static SUITES: &[&[Test]] = &[
     &scheduling::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,
+    &rollback::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
     &guest_guards::TESTS,

@@ -37,10 +37,11 @@ use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::mail::Mail;
+use cloister_mechanism::refcount::RefCount;
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// At the start of every object.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(crate) struct Header {
     kind: AtomicU8,
     /// The kind, for ever.
     class: Kind,
-    refs: AtomicU32,
+    refs: RefCount,
     payer: Cell<Option<NonNull<Pd>>>,
     /// In the payer's list while alive, in the list of the dead when the last reference has gone.
     link: Link<Header>,
@@ -93,7 +94,7 @@ impl Header {
         Self {
             kind: AtomicU8::new(class as u8),
             class,
-            refs: AtomicU32::new(1),
+            refs: RefCount::new(),
             payer: Cell::new(None),
             link: Link::new(),
             mail: Mail::new(),
@@ -121,13 +122,13 @@ impl Header {
     /// Takes one reference more.
     #[inline]
     pub(crate) fn acquire(&self) {
-        self.refs.fetch_add(1, Relaxed);
+        self.refs.acquire();
     }
 
     /// Lets one reference go.
     #[inline]
     pub(crate) fn release(&self) {
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.refs.release() {
             self.bury();
         }
     }
@@ -135,9 +136,8 @@ impl Header {
     #[cold]
     fn bury(&self) {
         // Destruction may send mail, which takes a reference: then it is buried when that has been received.
-        self.acquire();
         destroy(self);
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.refs.retire() {
             let core = core();
             core.graveyard.0.push_back(self);
             core.request(percore::REAP);
@@ -193,12 +193,16 @@ impl<T: Object> Ref<T> {
         let header = unsafe { place.as_ref() }.header();
         payer.header().acquire();
         header.payer.set(Some(NonNull::from(payer)));
-        let object = Self(place);
         if payer.adopt(header) {
-            return Ok(object);
+            return Ok(Self(place));
         }
-        // Nobody knows it, so nothing has to be undone but its memory, which returns with the reference.
-        header.kind.store(Kind::Dead as u8, Relaxed);
+        // Nobody knows it. As after every failure it is dropped without a payer: frames that it was made of are the caller's.
+        header.payer.set(None);
+        // SAFETY: written above, and used no more.
+        unsafe { place.drop_in_place() };
+        // SAFETY: allocated above.
+        unsafe { payer.deallocate(place.cast(), size_of::<T>()) };
+        payer.header().release();
         Err(Status::OutOfBudget)
     }
 
@@ -334,6 +338,10 @@ pub(crate) fn reap(core: &Core) {
         let Some(header) = batch.pop_front() else { continue };
         // SAFETY: as above.
         let dead = unsafe { header.as_ref() };
+        if !dead.refs.reap() {
+            // Somebody who had looked it up before took a reference; it comes back when that goes.
+            continue;
+        }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.
         let size = unsafe { finish_class(header, class) };
