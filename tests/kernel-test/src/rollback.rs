@@ -179,7 +179,7 @@ fn pd_budget() -> Outcome {
         }
         equal!(state(ROOT_PD, sel)?, before);
     }
-    check!(refused >= 2 && refused < MOST);
+    check!((2..MOST).contains(&refused));
     destroy(sel);
     call(&Drop { base: sel, count: LOOK })?;
     Ok(())
