@@ -34,6 +34,7 @@ mod make;
 mod messages;
 mod pci;
 mod races;
+mod rollback;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -58,6 +59,7 @@ static SUITES: &[&[Test]] = &[
     &scheduling::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,
+    &rollback::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
     &guest_guards::TESTS,

@@ -15,7 +15,7 @@ use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
 use cloister_mechanism::list::{Link, Linked, List};
-use cloister_mechanism::timeout::{Deadline, Timeout};
+use cloister_mechanism::timeout::{Deadline, Timer};
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -106,7 +106,7 @@ pub(crate) struct Ec {
     /// Virtual CPU it runs.
     pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
     queue: Link<Ec>,
-    timeout: Link<Ec>,
+    timeout: Timer<Ec>,
     pub(crate) deadline: Cell<u64>,
     /// Core it belongs to.
     pub(crate) core: u8,
@@ -128,14 +128,12 @@ impl Linked<Helping> for Ec {
         &self.queue
     }
 }
-impl Linked<Timeout> for Ec {
-    fn link(&self) -> &Link<Self> {
-        &self.timeout
-    }
-}
 impl Deadline for Ec {
     fn deadline(&self) -> u64 {
         self.deadline.get()
+    }
+    fn timer(&self) -> &Timer<Self> {
+        &self.timeout
     }
 }
 
@@ -211,7 +209,7 @@ impl Ec {
             awake: Cell::new((Status::Success, 0)),
             vcpu: Cell::new(None),
             queue: Link::new(),
-            timeout: Link::new(),
+            timeout: Timer::new(),
             deadline: Cell::new(0),
             core: parts.core,
             global: parts.global,

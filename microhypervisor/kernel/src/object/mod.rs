@@ -37,10 +37,11 @@ use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::mail::Mail;
+use cloister_mechanism::refcount::RefCount;
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// At the start of every object.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub(crate) struct Header {
     kind: AtomicU8,
     /// The kind, for ever.
     class: Kind,
-    refs: AtomicU32,
+    refs: RefCount,
     payer: Cell<Option<NonNull<Pd>>>,
     /// In the payer's list while alive, in the list of the dead when the last reference has gone.
     link: Link<Header>,
@@ -64,21 +65,6 @@ pub(crate) struct Owned;
 /// Marks the list of objects whose memory can be given back.
 #[derive(Debug)]
 struct Unreferenced;
-
-/// Bit of the number of references: it is in a graveyard.
-const BURIED: u32 = 1 << 31;
-/// Bit: since then somebody has taken a reference.
-const TOUCHED: u32 = 1 << 30;
-
-/// What becomes of an object in a graveyard.
-enum Fate {
-    /// Its memory returns.
-    Gone,
-    /// It waits for all to leave their handlers once more.
-    Again,
-    /// It is referred to: whoever lets the last reference go buries it.
-    Alive,
-}
 
 impl Linked<Owned> for Header {
     fn link(&self) -> &Link<Self> {
@@ -108,7 +94,7 @@ impl Header {
         Self {
             kind: AtomicU8::new(class as u8),
             class,
-            refs: AtomicU32::new(1),
+            refs: RefCount::new(),
             payer: Cell::new(None),
             link: Link::new(),
             mail: Mail::new(),
@@ -136,23 +122,13 @@ impl Header {
     /// Takes one reference more. The object was found in this handler; the last reference may have gone since.
     #[inline]
     pub(crate) fn acquire(&self) {
-        if self.refs.fetch_add(1, Relaxed) & BURIED != 0 {
-            self.touch();
-        }
-    }
-
-    #[cold]
-    fn touch(&self) {
-        // If it was dug out meanwhile the bit must not stay. The reference that was just taken keeps it from being buried again.
-        if self.refs.fetch_or(TOUCHED, Relaxed) & BURIED == 0 {
-            self.refs.fetch_and(!TOUCHED, Relaxed);
-        }
+        self.refs.acquire();
     }
 
     /// Lets one reference go.
     #[inline]
     pub(crate) fn release(&self) {
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.refs.release() {
             self.bury();
         }
     }
@@ -160,30 +136,11 @@ impl Header {
     #[cold]
     fn bury(&self) {
         // Destruction may send mail, which takes a reference: then it is buried when that has been received.
-        self.acquire();
         destroy(self);
-        let last = self.refs.fetch_sub(1, Ordering::AcqRel) == 1;
-        if last && self.refs.fetch_or(BURIED, Ordering::AcqRel) & BURIED == 0 {
+        if self.refs.retire() {
             let core = core();
             core.graveyard.0.push_back(self);
             core.request(percore::REAP);
-        }
-    }
-
-    /// What becomes of it, now that all have left the handlers in which it was buried: who had found it before may have taken references.
-    fn exhume(&self) -> Fate {
-        let mut found = self.refs.load(Ordering::Acquire);
-        loop {
-            let (left, fate) = match found & (BURIED - 1) & !TOUCHED {
-                0 if found & TOUCHED == 0 => return Fate::Gone,
-                // They have gone again, and somebody may have found it through them.
-                0 => (BURIED, Fate::Again),
-                count => (count, Fate::Alive),
-            };
-            match self.refs.compare_exchange_weak(found, left, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return fate,
-                Err(now) => found = now,
-            }
         }
     }
 }
@@ -262,12 +219,16 @@ impl<T: Object> Ref<T> {
         let header = unsafe { place.as_ref() }.header();
         payer.header().acquire();
         header.payer.set(Some(NonNull::from(payer)));
-        let object = Self(place);
         if payer.adopt(header) {
-            return Ok(object);
+            return Ok(Self(place));
         }
-        // Nobody knows it, so nothing has to be undone but its memory, which returns with the reference.
-        header.kind.store(Kind::Dead as u8, Relaxed);
+        // Nobody knows it. As after every failure it is dropped without a payer: frames that it was made of are the caller's.
+        header.payer.set(None);
+        // SAFETY: written above, and used no more.
+        unsafe { place.drop_in_place() };
+        // SAFETY: allocated above.
+        unsafe { payer.deallocate(place.cast(), size_of::<T>()) };
+        payer.header().release();
         Err(Status::OutOfBudget)
     }
 
@@ -415,13 +376,9 @@ pub(crate) fn reap(core: &Core) {
         let Some(header) = batch.pop_front() else { continue };
         // SAFETY: as above.
         let dead = unsafe { header.as_ref() };
-        match dead.exhume() {
-            Fate::Gone => {}
-            Fate::Again => {
-                core.graveyard.0.push_back(dead);
-                continue;
-            }
-            Fate::Alive => continue,
+        if !dead.refs.reap() {
+            // Somebody who had looked it up before took a reference; it comes back when that goes.
+            continue;
         }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.
