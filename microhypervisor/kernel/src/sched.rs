@@ -230,7 +230,11 @@ pub(crate) extern "C" fn settle(core: &Core) {
             Resume::User => {}
             Resume::Retry => {
                 ec.resume.set(Resume::User);
-                crate::syscall::dispatch(core, ec, ec.registers());
+                if ec.registers().vector == arch::SYSCALL {
+                    crate::syscall::dispatch(core, ec, ec.registers());
+                } else {
+                    crate::exception::again(core, ec);
+                }
             }
             Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),
             Resume::Guest => crate::guest::run::<false>(core, ec),
