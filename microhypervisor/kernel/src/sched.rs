@@ -245,7 +245,11 @@ pub(crate) extern "C" fn settle(core: &Core) {
             Resume::Retry => {
                 ec.resume.set(Resume::User);
                 core.trying_again.set(true);
-                crate::syscall::dispatch(core, ec, ec.registers());
+                if ec.registers().vector == arch::SYSCALL {
+                    crate::syscall::dispatch(core, ec, ec.registers());
+                } else {
+                    crate::exception::again(core, ec);
+                }
                 core.trying_again.set(false);
             }
             Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),

@@ -116,7 +116,7 @@ impl Machine {
         };
         let errors =
             File::create(config.folder.join("qemu.err")).context("the emulator's error file cannot be made")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        command.stdin(if bochs { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::null()).stderr(errors);
         let mut child = command.spawn().with_context(|| format!("{} cannot be started", config.emulator.display()))?;
         let connected = console
             .accept(&mut child, START_TIME)
@@ -151,6 +151,14 @@ impl Machine {
     /// Types at the console. A machine that has just ended takes no more, which is no error here.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         drop(self.console.write_all(bytes));
+    }
+
+    /// Gives QEMU's own monitor a command, which does something to the machine from outside. Bochs has none.
+    pub(crate) fn command(&mut self, line: &str) {
+        if let Some(monitor) = &mut self.child.stdin {
+            // As with typing: a machine that has ended takes no more.
+            drop(writeln!(monitor, "{line}"));
+        }
     }
 
     /// Waits for the emulator to end, which follows at once when both lines are closed.
@@ -199,6 +207,7 @@ impl Ending {
 fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Command> {
     let kvm = config.accel.is_kvm()?;
     let mut command = tied_to_this_process(&config.emulator);
+    command.args(["-monitor", "stdio"]);
     command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
     if kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);

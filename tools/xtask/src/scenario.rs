@@ -105,7 +105,7 @@ pub(crate) struct TestSettings {
     pub(crate) step: Vec<Step>,
 }
 
-/// One step of a test: type something, wait for something, or both in this order.
+/// One step of a test: type something, do something to the machine, wait for something, in this order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
@@ -113,6 +113,8 @@ pub(crate) struct Step {
     pub(crate) send: Option<String>,
     /// Typed as it is: for control characters.
     pub(crate) keys: Option<String>,
+    /// A command for QEMU's monitor.
+    pub(crate) monitor: Option<String>,
     #[serde(default, deserialize_with = "regex")]
     pub(crate) expect: Option<Regex>,
     #[serde(default)]

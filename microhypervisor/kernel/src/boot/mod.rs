@@ -46,8 +46,14 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
     smp::prepare();
-    let mut pages = [0; 20];
-    let count = irq::register_pages(&mut pages);
+    let mut pages = [0; 24];
+    let mut count = irq::register_pages(&mut pages);
+    for page in power::register_pages() {
+        if count < pages.len() && !pages[..count].contains(&page) {
+            pages[count] = page;
+            count += 1;
+        }
+    }
     // SAFETY: nothing refers to memory outside image and pool from here on.
     unsafe { paging::build(pool, &pages[..count])? };
     let image = paging::image();

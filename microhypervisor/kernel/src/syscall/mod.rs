@@ -78,7 +78,7 @@ extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
 
 extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) else { return refuse(frame) };
-    if frame.rsi == 0 && sm.take(1).is_some() {
+    if frame.rsi == 0 && sm.take_one() {
         frame.rax = Status::Success as u64;
         frame.rdi = 1;
         return;

@@ -36,6 +36,9 @@ fn play_step(session: &mut Session, step: &Step, end: Instant) -> Result<(), Str
     if let Some(keys) = &step.keys {
         session.machine.send(keys.as_bytes());
     }
+    if let Some(command) = &step.monitor {
+        session.machine.command(command);
+    }
     let Some(wanted) = &step.expect else { return Ok(()) };
     let own_end = step.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let deadline = own_end.map_or(end, |own_end| own_end.min(end));
