@@ -30,6 +30,7 @@ mod helping;
 mod interrupts;
 mod ipc;
 mod items;
+mod journeys;
 mod make;
 mod messages;
 mod pci;
@@ -69,6 +70,7 @@ static SUITES: &[&[Test]] = &[
     &guest_random::TESTS,
     &cores::TESTS,
     &cores_ipc::TESTS,
+    &journeys::TESTS,
     &fuzz::TESTS,
 ];
 
