@@ -16,7 +16,7 @@ use crate::build;
 use crate::cli::{GuestOptions, ImageOptions, multi_line};
 use crate::console::Session;
 use crate::console::record::Record;
-use crate::machine::{Accel, Boot, Config, Machine};
+use crate::machine::{Accel, Boot, Config, Control, Machine};
 use crate::process;
 use crate::say::{self, LongStep};
 use crate::scenario::{Scenario, Side};
@@ -80,7 +80,7 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
         memory: scenario.settings.memory,
         smp: scenario.settings.smp,
         devices: scenario.settings.devices.clone(),
-        gdb: None,
+        control: Control::default(),
         accel: Accel::Auto,
         icount: false,
         folder: folder.join(name),

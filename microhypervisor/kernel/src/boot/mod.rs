@@ -58,13 +58,13 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
-    crate::trace::announce();
     let mut found = 0;
     match guest::init() {
         Ok(()) => found |= features::SVM,
         Err(why) => log::warn!("no guests: {why}"),
     }
     let cores = smp::start_all(most_cores(info.command_line()));
+    crate::trace::announce();
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;
     }
