@@ -37,6 +37,7 @@ mod races;
 mod scheduling;
 mod semaphore;
 mod spaces;
+mod trace;
 
 use harness::Test;
 
@@ -67,6 +68,7 @@ static SUITES: &[&[Test]] = &[
     &guest_random::TESTS,
     &cores::TESTS,
     &cores_ipc::TESTS,
+    &trace::TESTS,
     &fuzz::TESTS,
 ];
 

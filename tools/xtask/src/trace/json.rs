@@ -31,7 +31,7 @@ pub(crate) fn write(timeline: &Timeline, tsc_hz: u64, out: &mut impl Write) -> i
     }
     for (id, flow) in (1..).zip(&timeline.flows) {
         for (phase, ec) in [("s", flow.from), ("f", flow.to)] {
-            let (process, thread) = places.of(Track::Ec(ec));
+            let (process, thread) = places.of(Track::Ec(flow.core, ec));
             lines.line(&json!({
                 "ph": phase, "bp": "e", "id": id, "cat": "ipc", "name": "call",
                 "pid": process, "tid": thread, "ts": micros(flow.time),
@@ -67,7 +67,7 @@ struct Places {
     /// PDs in the order of their addresses.
     domains: BTreeMap<u64, u64>,
     /// ECs: their process and their number in it.
-    ecs: BTreeMap<u64, (u64, u64)>,
+    ecs: BTreeMap<(u32, u64), (u64, u64)>,
 }
 
 impl Places {
@@ -75,12 +75,13 @@ impl Places {
         let mut domains = BTreeMap::new();
         let mut ecs = BTreeMap::new();
         let shown = timeline.slices.iter().filter_map(|slice| match slice.track {
-            Track::Ec(ec) => Some(ec),
+            Track::Ec(core, ec) => Some((core, ec)),
             _ => None,
         });
-        for ec in shown.chain(timeline.flows.iter().flat_map(|flow| [flow.from, flow.to])) {
+        let called = timeline.flows.iter().flat_map(|flow| [(flow.core, flow.from), (flow.core, flow.to)]);
+        for ec in shown.chain(called) {
             // One that was never seen to run is nobody's.
-            let pd = timeline.domains.get(&ec).copied().unwrap_or(0);
+            let pd = timeline.domains.get(&ec.1).copied().unwrap_or(0);
             let next = CORES + 1 + domains.len() as u64;
             let process = *domains.entry(pd).or_insert(next);
             let next = ecs.len() as u64 + 1;
@@ -93,7 +94,7 @@ impl Places {
         match track {
             Track::Runs(core) => (CORES, 2 * u64::from(core)),
             Track::Kernel(core) => (CORES, 2 * u64::from(core) + 1),
-            Track::Ec(ec) => self.ecs.get(&ec).copied().unwrap_or((CORES, 1000)),
+            Track::Ec(core, ec) => self.ecs.get(&(core, ec)).copied().unwrap_or((CORES, 1000)),
         }
     }
 
@@ -109,7 +110,7 @@ impl Places {
             let name = match track {
                 Track::Runs(core) => format!("core {core} runs"),
                 Track::Kernel(core) => format!("core {core} kernel"),
-                Track::Ec(_) => continue,
+                Track::Ec(..) => continue,
             };
             events.push(thread(self.of(track), &name));
         }
@@ -117,7 +118,7 @@ impl Places {
             let name = if *pd == 0 { "never ran".to_owned() } else { format!("PD {:x}", pd & 0xffff_ffff) };
             events.push(process(*pid, &name));
         }
-        events.extend(self.ecs.iter().map(|(ec, place)| thread(*place, &timeline.name(*ec))));
+        events.extend(self.ecs.iter().map(|((_, ec), place)| thread(*place, &timeline.name(*ec))));
         events
     }
 }
@@ -135,10 +136,10 @@ mod tests {
         let slice = |track, name: &str, start, end| Slice { track, name: name.to_owned(), start, end };
         timeline.slices = vec![
             slice(Track::Kernel(0), "IpcCall", 1000, 3000),
-            slice(Track::Ec(7), "IpcCall", 1000, 5000),
-            slice(Track::Ec(8), "serves", 2000, 4000),
+            slice(Track::Ec(0, 7), "IpcCall", 1000, 5000),
+            slice(Track::Ec(0, 8), "serves", 2000, 4000),
         ];
-        timeline.flows = vec![Flow { from: 7, to: 8, time: 2000 }];
+        timeline.flows = vec![Flow { core: 0, from: 7, to: 8, time: 2000 }];
         timeline.names.insert(7, "client".to_owned());
         timeline.domains.insert(7, 0x100);
         let mut text = Vec::new();

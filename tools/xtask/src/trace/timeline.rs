@@ -22,8 +22,8 @@ pub(crate) enum Track {
     Runs(u32),
     /// What the kernel does on a core.
     Kernel(u32),
-    /// An EC.
-    Ec(u64),
+    /// An EC of a core. (Another core's may have the same number at another time.)
+    Ec(u32, u64),
 }
 
 /// Something that took time. Ticks of the core's clock.
@@ -38,6 +38,7 @@ pub(crate) struct Slice {
 /// A call that went from one EC to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
+    pub(crate) core: u32,
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) time: u64,
@@ -185,7 +186,7 @@ impl Core<'_> {
                 self.close(second, Kind::Serves);
                 let name = format!("serves {}", self.timeline.name(first));
                 self.begin(second, Kind::Serves, name);
-                self.timeline.flows.push(Flow { from: first, to: second, time: self.now });
+                self.timeline.flows.push(Flow { core: self.number, from: first, to: second, time: self.now });
             }
             Event::IpcReply => {}
             Event::Name => self.add_name(detail, first, second),
@@ -269,7 +270,7 @@ impl Core<'_> {
     /// Ends what is of that kind on an EC's track, and what is in it.
     fn close(&mut self, ec: u64, kind: Kind) {
         while let Some(open) = self.open.get_mut(&ec).and_then(|open| open.pop_if(|open| open.kind >= kind)) {
-            self.slice(Track::Ec(ec), open.name, open.start);
+            self.slice(Track::Ec(self.number, ec), open.name, open.start);
         }
     }
 

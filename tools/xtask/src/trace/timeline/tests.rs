@@ -43,9 +43,12 @@ fn a_call_and_its_reply() {
     timeline.check().expect("nests");
     assert_eq!(on(&timeline, Track::Runs(0)), [("EC 1000", 0, 30), ("EC 2000", 30, 90), ("EC 1000", 90, 100)]);
     assert_eq!(on(&timeline, Track::Kernel(0)), [("IpcCall", 10, 40), ("Null", 50, 60), ("IpcReply", 70, 100)]);
-    assert_eq!(on(&timeline, Track::Ec(CLIENT)), [("IpcCall", 10, 90)]);
-    assert_eq!(on(&timeline, Track::Ec(SERVER)), [("serves EC 1000", 20, 70), ("Null", 50, 60), ("IpcReply", 70, 100)]);
-    assert_eq!(timeline.flows, [Flow { from: CLIENT, to: SERVER, time: 20 }]);
+    assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), [("IpcCall", 10, 90)]);
+    assert_eq!(
+        on(&timeline, Track::Ec(0, SERVER)),
+        [("serves EC 1000", 20, 70), ("Null", 50, 60), ("IpcReply", 70, 100)]
+    );
+    assert_eq!(timeline.flows, [Flow { core: 0, from: CLIENT, to: SERVER, time: 20 }]);
 }
 
 #[test]
@@ -68,7 +71,7 @@ fn waiting_lasts_until_the_ec_runs_again() {
     timeline.check().expect("nests");
     let kernel = on(&timeline, Track::Kernel(0));
     assert_eq!(kernel[2..], [("schedule", 50, 120), ("idle", 70, 100), ("timer", 80, 90)]);
-    assert_eq!(on(&timeline, Track::Ec(CLIENT)), [("SmDown", 10, 20), ("SmDown", 30, 110)]);
+    assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), [("SmDown", 10, 20), ("SmDown", 30, 110)]);
 }
 
 #[test]
@@ -84,7 +87,7 @@ fn a_guest_lies_in_its_run() {
     ]);
     timeline.check().expect("nests");
     let seen = [("VcpuRun", 10, 60), ("guest, until an interrupt", 20, 30), ("guest, until Port", 40, 50)];
-    assert_eq!(on(&timeline, Track::Ec(CLIENT)), seen);
+    assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), seen);
 }
 
 #[test]
