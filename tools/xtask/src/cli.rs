@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Fuzz(FuzzOptions),
     /// Record what the kernel does, as a timeline that ui.perfetto.dev opens
     Trace(TraceOptions),
+    /// Count the kernel's lines of code by area, and what of them is unsafe
+    Size,
     /// Check format and lints for each target
     Lint,
     /// Make an ISO that boots by GRUB on a real machine (BIOS and UEFI)

@@ -55,17 +55,17 @@ mod tests {
 
     use super::Ring;
 
-    fn ring(capacity: u64, written: u64) -> Vec<u8> {
-        let mut bytes = vec![0; 64 + 32 * capacity as usize];
-        for (at, value) in [(0, MAGIC), (8, 1 | 3 << 32), (16, 1_000_000), (24, capacity), (32, written)] {
+    fn ring(capacity: usize, written: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 64 + 32 * capacity];
+        for (at, value) in [(0, MAGIC), (8, 1 | 3 << 32), (16, 1_000_000), (24, capacity as u64), (32, written)] {
             bytes[at..at + 8].copy_from_slice(&u64::to_le_bytes(value));
         }
-        for number in 0..written {
+        for (number, place) in (0..written).zip((0..capacity).cycle()) {
             let record = Record::new(Event::Switch, 0, number, 0);
             let words = Record { time: 10 * number, what: record.what | number << 32, ..record }.to_words();
-            let first = 64 + 32 * (number % capacity) as usize;
             for (index, value) in words.into_iter().enumerate() {
-                bytes[first + 8 * index..first + 8 * index + 8].copy_from_slice(&value.to_le_bytes());
+                let at = 64 + 32 * place + 8 * index;
+                bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
             }
         }
         bytes
