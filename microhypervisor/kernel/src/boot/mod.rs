@@ -37,6 +37,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     cpu::init()?;
     acpi::init(info.rsdp);
     info.rsdp = acpi::tables().rsdp;
+    info.find_acpi_root();
     let root = image::root_task(info.image)?;
     let pool = layout::choose_pool(&mut info)?;
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
