@@ -39,6 +39,7 @@ mod rollback;
 mod scheduling;
 mod semaphore;
 mod spaces;
+mod trace;
 
 use harness::Test;
 
@@ -71,6 +72,7 @@ static SUITES: &[&[Test]] = &[
     &cores::TESTS,
     &cores_ipc::TESTS,
     &journeys::TESTS,
+    &trace::TESTS,
     &fuzz::TESTS,
 ];
 

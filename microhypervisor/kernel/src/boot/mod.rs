@@ -37,6 +37,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     cpu::init()?;
     acpi::init(info.rsdp);
     info.rsdp = acpi::tables().rsdp;
+    info.find_acpi_root();
     let root = image::root_task(info.image)?;
     let pool = layout::choose_pool(&mut info)?;
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
@@ -64,13 +65,13 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
-    crate::trace::announce();
     let mut found = 0;
     match guest::init() {
         Ok(()) => found |= features::SVM,
         Err(why) => log::warn!("no guests: {why}"),
     }
     let cores = smp::start_all(most_cores(info.command_line()));
+    crate::trace::announce();
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;
     }
