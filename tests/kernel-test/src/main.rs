@@ -14,6 +14,9 @@ mod chain;
 mod cores;
 mod create;
 mod destroy;
+mod device_guards;
+mod devices;
+mod edu;
 mod exception_replies;
 mod exceptions;
 mod foreign;
@@ -57,6 +60,8 @@ static SUITES: &[&[Test]] = &[
     &accounting::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
+    &device_guards::TESTS,
+    &devices::TESTS,
     &guest_guards::TESTS,
     &guest_exits::TESTS,
     &guest_events::TESTS,

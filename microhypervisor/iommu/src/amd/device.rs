@@ -67,9 +67,16 @@ pub const fn interrupts(table: Option<(u64, u32)>) -> u64 {
     }
 }
 
+/// Physical address of the table in a word of [`interrupts`].
+#[must_use]
+pub const fn interrupt_table(word: u64) -> Option<u64> {
+    let address = word & 0x000f_ffff_ffff_ffc0;
+    if address == 0 { None } else { Some(address) }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Translation, domain, interrupts};
+    use super::{Translation, domain, interrupt_table, interrupts};
 
     #[test]
     fn every_entry_is_valid_48882_2_2_2_1() {
@@ -78,6 +85,8 @@ mod tests {
         assert_eq!(domain(7, false), 7);
         assert_eq!(domain(7, true), 0x4_0000_0007);
         assert_eq!(interrupts(None), 1);
+        assert_eq!(interrupt_table(interrupts(None)), None);
+        assert_eq!(interrupt_table(interrupts(Some((0x4080, 5)))), Some(0x4080));
         assert_eq!(interrupts(Some((0x4000, 5))), 0x2000_0000_0000_400b);
     }
 }

@@ -26,6 +26,15 @@ impl Width {
         }
     }
 
+    /// Bits of an entry's first word that are its own.
+    #[must_use]
+    pub const fn mask(self) -> u64 {
+        match self {
+            Self::Narrow => 0xffff_ffff,
+            Self::Wide => u64::MAX,
+        }
+    }
+
     /// An entry that leads to a vector of a local APIC, as words from the low one on; a narrow entry is the low half of the first. `None` if the
     /// APIC cannot be named.
     #[must_use]

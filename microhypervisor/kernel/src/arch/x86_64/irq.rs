@@ -51,7 +51,7 @@ pub(crate) fn count() -> u32 {
 }
 
 /// Physical addresses of register pages that the kernel uses.
-pub(crate) fn register_pages(pages: &mut [u64; 20]) -> usize {
+pub(crate) fn register_pages(pages: &mut [u64]) -> usize {
     pages[0] = apic::BASE;
     let tables = acpi::tables();
     for index in 0..tables.io_apic_count {
@@ -100,9 +100,9 @@ impl Line {
         if taken {
             return Err(Status::Busy);
         }
-        match Route::of_pin(gsi, apic, vector) {
+        match Route::of_pin(pin.controller(), apic, vector, wired.contains(IrqFlags::LEVEL)) {
             Ok((route, (high, low))) => {
-                pin.route(high, low | bits);
+                pin.route(high, low | bits, vector);
                 Ok(Self { gsi, pin, _route: route })
             }
             Err(why) => {
