@@ -3,7 +3,7 @@
 //!
 //! Each of the two has the formats of its tables in memory (device or context entries, page tables for DMA, interrupt remapping), of its
 //! command queue and of its faults, and a parser of the firmware's table that tells where the units are (IVRS, DMAR). What both have in common
-//! is here: who makes an access ([`Requester`]), and what is told of one that was blocked ([`Fault`]).
+//! is here: who makes an access ([`Requester`]), and what is told of one that was blocked ([`Fault`], [`log`]).
 //!
 //! Rule: everything that comes from outside (firmware tables, event records that a device provokes) is read by total functions, which answer
 //! `None` or skip what makes no sense. Numbers of bits and offsets are those of the manuals: AMD I/O Virtualization Technology (IOMMU)
@@ -12,6 +12,7 @@
 
 pub mod amd;
 pub mod intel;
+pub mod log;
 
 use core::fmt;
 

@@ -63,10 +63,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     interrupt::add_core(0)?;
     timer::init();
     crate::trace::announce();
-    let mut found = 0;
-    if iommu::init() {
-        found |= features::IOMMU;
-    }
+    let mut found = iommu::init();
     match guest::init() {
         Ok(()) => found |= features::SVM,
         Err(why) => log::warn!("no guests: {why}"),

@@ -25,6 +25,7 @@ pub(crate) use tables::{Format, Tables};
 use super::{acpi, apic, cpu, idt, timer};
 use crate::memory::{self, BootFrames, boot_frame, direct, is_own, physical};
 use crate::width::{index, low16, low32};
+use cloister_abi::hip::features;
 use cloister_abi::status::Status;
 use cloister_iommu::{IoApic, Item, Requester, Reserved};
 use cloister_mechanism::FRAME;
@@ -174,19 +175,20 @@ pub(crate) fn register_pages(pages: &mut [u64]) -> usize {
     pages.iter_mut().zip(all).map(|(place, page)| *place = page).count()
 }
 
-/// Switches the IOMMU on. Answers whether there is one.
-pub(crate) fn init() -> bool {
+/// Switches the IOMMU on. Answers what there is, as bits of [`features`].
+pub(crate) fn init() -> u64 {
     let mut state = STATE.lock();
     if state.found.count == 0 {
         log::warn!("no IOMMU: devices reach all memory, so whoever drives one is trusted like the kernel");
-        return false;
+        return 0;
     }
     match state.start() {
-        Ok(()) => true,
+        Ok(()) => features::IOMMU | if state.remaps() { features::INTERRUPT_REMAPPING } else { 0 },
         Err(why) => {
             log::error!("IOMMU: {why}: devices reach all memory, so whoever drives one is trusted like the kernel");
             state.units = Units::None;
-            false
+            FORMAT.store(0, Relaxed);
+            0
         }
     }
 }

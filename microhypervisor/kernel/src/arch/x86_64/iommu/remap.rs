@@ -79,7 +79,7 @@ impl Drop for Entry {
 }
 
 impl State {
-    fn remaps(&self) -> bool {
+    pub(super) fn remaps(&self) -> bool {
         match &self.units {
             Units::None => false,
             Units::Amd(amd) => amd.remaps(),
