@@ -3,9 +3,10 @@
 //!
 //! A call copies the message from UTCB to UTCB and makes the callee current: the scheduling context stays, so the callee runs on the
 //! caller's time. A callee that is busy is helped: the caller's time runs whoever the callee waits for, and the call is tried
-//! again when the callee is idle. No lock is taken on the way.
+//! again when the callee is idle. No lock is taken on the way. A callee on another core is [`journey`]'s matter.
 
 use crate::arch::Frame;
+use crate::journey;
 use crate::object::ec::State;
 use crate::object::{Ec, Object, Pt};
 use crate::percore::{Core, RESCHEDULE};
@@ -48,7 +49,7 @@ fn call_with_care(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<()
         return Err(Status::BadCapability);
     }
     if callee.core != core.id {
-        return Err(Status::BadCore);
+        return journey::depart(core, ec, portal, header, frame.rdx);
     }
     if callee.state.get() != State::Idle {
         return busy(core, ec, callee, frame.rdx);
@@ -63,14 +64,20 @@ fn call_with_care(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<()
 /// Makes the callee, which is the portal's EC and idle, run at the portal's entry, with `ec`, the current one, waiting for it.
 #[inline]
 pub(crate) fn enter(core: &Core, ec: &Ec, callee: &Ec, portal: &Pt, header: Header) {
+    callee.caller.set(Some(ec.into()));
+    ec.callee.set(Some(callee.into()));
+    start(callee, portal, header);
+    core.hand_over(ec, callee);
+}
+
+/// Lets an idle callee run at the portal's entry, when it has time.
+#[inline]
+pub(crate) fn start(callee: &Ec, portal: &Pt, header: Header) {
     let registers = callee.registers();
     registers.rip = portal.ip;
     registers.rdi = portal.id;
     registers.rsi = header.0;
-    callee.caller.set(Some(ec.into()));
-    ec.callee.set(Some(callee.into()));
     callee.state.set(State::Running);
-    core.hand_over(ec, callee);
 }
 
 /// The callee is busy: helps it, or says so.
@@ -128,7 +135,7 @@ extern "C" fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
     ec.state.set(State::Idle);
     core.request(RESCHEDULE);
     // The caller may have gone meanwhile.
-    let Some(caller) = ec.caller.take() else { return };
+    let Some(caller) = ec.caller.take() else { return journey::reply(core, ec, header) };
     // SAFETY: a caller is severed from its callee before it goes.
     let caller = unsafe { caller.as_ref() };
     caller.callee.set(None);
@@ -152,7 +159,7 @@ extern "C" fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
 
 /// Hands over the items of a message.
 #[cold]
-fn items(from: &Ec, to: &Ec, count: usize) -> Result<(), Status> {
+pub(crate) fn items(from: &Ec, to: &Ec, count: usize) -> Result<(), Status> {
     let window = to.utcb.window();
     let mut used = 0;
     for (index, sent) in (0..count).map_while(|index| Some((index, from.utcb.item(index)?))) {

@@ -21,6 +21,7 @@ mod flood;
 mod guest;
 mod interrupt;
 mod ipc;
+mod journey;
 mod memory;
 mod object;
 mod percore;

@@ -10,9 +10,10 @@
 //! come here. All of it is about the core that runs; what concerns another is mail to it ([`crate::remote`]).
 
 use crate::arch::{self, timer};
+use crate::journey::{self, Next};
 use crate::object::ec::Resume;
 use crate::object::{Ec, Object, Sc, reap};
-use crate::percore::{self, ALARM, Core, MAIL, RESCHEDULE, core};
+use crate::percore::{self, ALARM, Core, MAIL, REAP, RESCHEDULE, RESUME, core};
 use crate::remote;
 use cloister_abi::status::Status;
 use core::sync::atomic::Ordering::Relaxed;
@@ -33,14 +34,24 @@ pub(crate) fn enqueue(sc: &Sc, front: bool) {
     }
 }
 
-/// Takes an SC out of run queue and core, for good.
+/// The current SC goes elsewhere: its time here is over.
+pub(crate) fn leave(core: &Core) {
+    account(core, arch::cpu::ticks());
+    core.set_sc(None);
+}
+
+/// Takes an SC out of run queue, list of who waits, and core.
 pub(crate) fn forget(sc: &Sc) {
     let core = core();
+    if let Some(ec) = sc.parked.take() {
+        // SAFETY: an EC that is destroyed lets all go that are parked with it.
+        unsafe { ec.as_ref() }.waiting.remove(sc);
+    }
     if sc.queued.replace(false) {
         core.ready.remove(sc, sc.priority);
     }
     if core.sc().is_some_and(|current| core::ptr::eq(current, sc)) {
-        core.set_sc(None);
+        leave(core);
         core.request(RESCHEDULE);
     }
 }
@@ -104,9 +115,21 @@ fn expire(core: &Core, now: u64) {
     }
 }
 
+/// Lets the hypercall of an EC be made once more when all memory of the dead was given back, if there is some. Answers whether it will be.
+#[cold]
+pub(crate) fn reap_and_retry(core: &Core, ec: &Ec) -> bool {
+    // A try that fails may leave dead objects of its own.
+    if core.graveyard.is_empty() || core.trying_again.get() {
+        return false;
+    }
+    ec.resume.set(Resume::Retry);
+    core.request(REAP | RESUME);
+    true
+}
+
 /// Arms the alarm for what comes first. `guest` is the deadline of a guest that is about to run, 0 for none.
 pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
-    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.brake.get());
+    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.graveyard.due()).min(core.brake.get());
     if guest != 0 {
         next = next.min(guest);
     }
@@ -150,14 +173,14 @@ fn choose(core: &Core) {
         // SAFETY: members of the run queue are alive.
         let sc = unsafe { sc.as_ref() };
         sc.queued.set(false);
-        let (leaf, helping) = match sc.ec.path() {
-            Some((leaf, helping)) if leaf.is_runnable() => (leaf, helping),
-            path => {
-                let blocked = path.map_or(&*sc.ec, |(leaf, _)| leaf);
+        let (leaf, helping) = match journey::next(core, sc) {
+            Next::Run(leaf, helping) => (leaf, helping),
+            Next::Wait(blocked) => {
                 sc.parked.set(Some(blocked.into()));
                 blocked.waiting.push_back(sc);
                 continue;
             }
+            Next::Gone => continue,
         };
         core.set_sc(Some(sc));
         core.since.store(arch::cpu::ticks(), Relaxed);
@@ -213,13 +236,17 @@ pub(crate) extern "C" fn settle(core: &Core) {
             choose(core);
             arm(core, arch::cpu::ticks(), 0);
         }
-        reap(core);
+        if work & REAP != 0 || core.graveyard.due() <= arch::cpu::ticks() {
+            reap(core);
+        }
         let Some(ec) = core.current() else { continue };
         match ec.resume.get() {
             Resume::User => {}
             Resume::Retry => {
                 ec.resume.set(Resume::User);
+                core.trying_again.set(true);
                 crate::syscall::dispatch(core, ec, ec.registers());
+                core.trying_again.set(false);
             }
             Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),
             Resume::Guest => crate::guest::run::<false>(core, ec),

@@ -9,6 +9,7 @@
 //! * [`list`] – intrusive queues (run queues, waiters, what a domain owns)
 //! * [`ready`] – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
+//! * [`refcount`] – references to objects that are looked up without a lock
 //! * [`mail`] – what cores ask of each other's objects
 #![no_std]
 #![expect(unsafe_code, reason = "intrusive structures in raw kernel memory")]
@@ -22,6 +23,7 @@ pub mod mail;
 pub mod pool;
 pub mod radix;
 pub mod ready;
+pub mod refcount;
 pub mod slab;
 mod sync;
 pub mod timeout;

@@ -1,69 +1,193 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who waits until when, on one core: a queue sorted by deadline. Taking the first takes constant time; inserting looks from the
-//! front, since the soonest deadlines are the ones that come and go.
+//! Who waits until when, on one core: a leftist heap through the members themselves, by deadline; among equals who came first is first.
+//!
+//! A component may let as many threads wait as it can pay for, so no operation may take longer than it could promise: finding the
+//! soonest takes constant time, putting in and taking out any member at most some 2 log n steps *each time*. That is
+//! why it is none of the simpler ones: a sorted list costs what others put in, pairing and skew heaps keep their bounds only on
+//! average, and a wheel of slots has to search for the soonest. A leftist heap needs nothing but three pointers and a rank.
+//!
+//! The *rank* of a member is the length of the shortest way down to a missing child. The left child's is never below the right
+//! child's, so the way down to the right is at most log2(n + 1) long: heaps are merged along it, and all else is merging. Ranks change
+//! upwards from where a member was taken out only as long as each is one above the one below, which is as short.
 
-use crate::list::{Linked, List};
+use core::cell::Cell;
 use core::ptr::NonNull;
 
-/// Marks the link of a member of a timeout queue.
+/// Place of an object in a timeout queue.
 #[derive(Debug)]
-pub struct Timeout;
+pub struct Timer<T> {
+    parent: Tie<T>,
+    left: Tie<T>,
+    right: Tie<T>,
+    /// Number of the insertion, to tell who came first.
+    turn: Cell<u32>,
+    /// 0 if it is in no queue.
+    rank: Cell<u8>,
+}
+
+type Tie<T> = Cell<Option<NonNull<T>>>;
+
+impl<T> Timer<T> {
+    /// In no queue.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            parent: Cell::new(None),
+            left: Cell::new(None),
+            right: Cell::new(None),
+            turn: Cell::new(0),
+            rank: Cell::new(0),
+        }
+    }
+}
+
+impl<T> Default for Timer<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// What can wait for a time.
-pub trait Deadline {
-    /// When, in ticks.
+pub trait Deadline: Sized {
+    /// When, in ticks. It does not change while the object is in a queue.
     fn deadline(&self) -> u64;
+
+    /// Its place in the queue.
+    fn timer(&self) -> &Timer<Self>;
 }
 
-/// The queue.
+/// The queue. It does not own its members: who puts one in keeps it alive until it is out again.
 #[derive(Debug)]
 pub struct TimeoutQueue<T> {
-    list: List<T, Timeout>,
+    root: Tie<T>,
+    turns: Cell<u32>,
 }
 
-impl<T: Linked<Timeout> + Deadline> TimeoutQueue<T> {
+/// A member.
+fn at<'a, T>(member: NonNull<T>) -> &'a T {
+    // SAFETY: members of the queue are alive, and ties name members alone.
+    unsafe { member.as_ref() }
+}
+
+fn rank<T: Deadline>(member: Option<NonNull<T>>) -> u8 {
+    member.map_or(0, |member| at(member).timer().rank.get())
+}
+
+/// Whether `a` comes before `b`.
+fn before<T: Deadline>(a: &T, b: &T) -> bool {
+    let (first, second) = (a.deadline(), b.deadline());
+    // Turns wrap around; those of members are closer to each other than that.
+    first < second || (first == second && a.timer().turn.get().wrapping_sub(b.timer().turn.get()) > u32::MAX / 2)
+}
+
+/// Puts the children of a member in order and answers whether its rank changed.
+fn balance<T: Deadline>(member: &T) -> bool {
+    #[cfg(all(test, not(feature = "loom")))]
+    step();
+    let timer = member.timer();
+    if rank(timer.left.get()) < rank(timer.right.get()) {
+        timer.left.swap(&timer.right);
+    }
+    let now = rank(timer.right.get()) + 1;
+    timer.rank.replace(now) != now
+}
+
+/// Makes one heap of two whose roots have no parents. Answers its root.
+fn merge<T: Deadline>(a: Option<NonNull<T>>, b: Option<NonNull<T>>) -> Option<NonNull<T>> {
+    let (mut a, mut b) = (a, b);
+    // The last member of the merged way down to the right, whose right child is missing.
+    let mut last: Option<NonNull<T>> = None;
+    let mut root = None;
+    loop {
+        let next = match (a, b) {
+            (Some(x), Some(y)) => {
+                #[cfg(all(test, not(feature = "loom")))]
+                step();
+                if before(at(y), at(x)) {
+                    (a, b) = (b, a);
+                }
+                a
+            }
+            (rest, None) | (None, rest) => rest,
+        };
+        match last {
+            Some(last) => at(last).timer().right.set(next),
+            None => root = next,
+        }
+        if let Some(next) = next {
+            at(next).timer().parent.set(last);
+        }
+        let (Some(next), Some(_)) = (a, b) else { break };
+        last = Some(next);
+        a = at(next).timer().right.get();
+    }
+    while let Some(member) = last {
+        balance(at(member));
+        last = at(member).timer().parent.get();
+    }
+    root
+}
+
+impl<T: Deadline> TimeoutQueue<T> {
     /// An empty queue.
     #[must_use]
     pub const fn new() -> Self {
-        Self { list: List::new() }
+        Self { root: Cell::new(None), turns: Cell::new(0) }
     }
 
     /// Soonest deadline.
+    #[inline]
     #[must_use]
     pub fn soonest(&self) -> Option<u64> {
-        // SAFETY: members of the list are alive.
-        self.list.first().map(|member| unsafe { member.as_ref() }.deadline())
+        self.root.get().map(|root| at(root).deadline())
     }
 
-    /// Puts in a member, behind those of the same deadline.
+    /// Puts in a member, behind those of the same deadline. It must not be in a queue.
     pub fn insert(&self, member: &T) {
-        let mut at = self.list.first();
-        while let Some(other) = at {
-            // SAFETY: members of the list are alive.
-            let other = unsafe { other.as_ref() };
-            if other.deadline() > member.deadline() {
-                break;
-            }
-            at = self.list.next(other);
-        }
-        self.list.insert_before(member, at);
+        let timer = member.timer();
+        debug_assert!(timer.rank.get() == 0);
+        timer.turn.set(self.turns.get());
+        self.turns.set(self.turns.get().wrapping_add(1));
+        timer.rank.set(1);
+        self.root.set(merge(self.root.get(), Some(NonNull::from(member))));
     }
 
     /// Takes out a member, if it is in.
     pub fn remove(&self, member: &T) {
-        self.list.remove(member);
+        let timer = member.timer();
+        if timer.rank.replace(0) == 0 {
+            return;
+        }
+        let (left, right) = (timer.left.take(), timer.right.take());
+        for child in [left, right].into_iter().flatten() {
+            at(child).timer().parent.set(None);
+        }
+        let rest = merge(left, right);
+        let parent = timer.parent.take();
+        if let Some(rest) = rest {
+            at(rest).timer().parent.set(parent);
+        }
+        let Some(above) = parent else { return self.root.set(rest) };
+        let above = at(above).timer();
+        let was_left = above.left.get() == Some(NonNull::from(member));
+        if was_left { &above.left } else { &above.right }.set(rest);
+        let mut next = parent;
+        while let Some(member) = next.map(at)
+            && balance(member)
+        {
+            next = member.timer().parent.get();
+        }
     }
 
     /// Takes out the first whose deadline has passed.
     pub fn pop_expired(&self, now: u64) -> Option<NonNull<T>> {
-        if self.soonest()? > now {
-            return None;
-        }
-        self.list.pop_front()
+        let first = self.root.get().filter(|first| at(*first).deadline() <= now)?;
+        self.remove(at(first));
+        Some(first)
     }
 }
 
-impl<T: Linked<Timeout> + Deadline> Default for TimeoutQueue<T> {
+impl<T: Deadline> Default for TimeoutQueue<T> {
     fn default() -> Self {
         Self::new()
     }
@@ -71,35 +195,151 @@ impl<T: Linked<Timeout> + Deadline> Default for TimeoutQueue<T> {
 
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
+use tests::step;
+
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
 mod tests {
-    use super::{Deadline, Timeout, TimeoutQueue};
-    use crate::list::{Link, Linked};
+    use super::{Deadline, TimeoutQueue, Timer};
+    use core::cell::Cell;
+    use core::ptr::NonNull;
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
+    use std::collections::BTreeSet;
     use std::vec::Vec;
 
-    struct Member(u64, u32, Link<Member>);
-    impl Linked<Timeout> for Member {
-        fn link(&self) -> &Link<Self> {
-            &self.2
-        }
+    std::thread_local! {
+        /// Members looked at by the operation.
+        static STEPS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn step() {
+        STEPS.set(STEPS.get() + 1);
+    }
+
+    struct Member {
+        when: Cell<u64>,
+        id: usize,
+        timer: Timer<Member>,
     }
     impl Deadline for Member {
         fn deadline(&self) -> u64 {
-            self.0
+            self.when.get()
+        }
+        fn timer(&self) -> &Timer<Self> {
+            &self.timer
+        }
+    }
+
+    fn members(count: usize) -> Vec<Member> {
+        (0..count).map(|id| Member { when: Cell::new(0), id, timer: Timer::new() }).collect()
+    }
+
+    fn id(member: Option<NonNull<Member>>) -> Option<usize> {
+        member.map(|member| super::at(member).id)
+    }
+
+    /// Most steps that an operation on so many members may take.
+    fn bound(count: usize) -> u32 {
+        // Two ways down to the right, once to merge and once to balance, and one way up.
+        5 * (count + 1).ilog2() + 5
+    }
+
+    /// Number of members below, if ranks, parents and order are right.
+    fn sound(member: Option<NonNull<Member>>, parent: Option<NonNull<Member>>) -> usize {
+        let Some(this) = member else { return 0 };
+        let timer = &super::at(this).timer;
+        assert_eq!(timer.parent.get(), parent);
+        assert!(parent.is_none_or(|parent| !super::before(super::at(this), super::at(parent))));
+        let (left, right) = (timer.left.get(), timer.right.get());
+        assert!(super::rank(left) >= super::rank(right));
+        assert_eq!(timer.rank.get(), super::rank(right) + 1);
+        1 + sound(left, member) + sound(right, member)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(usize, u64),
+        Remove(usize),
+        Expire(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let insert = (any::<usize>(), 0..40u64).prop_map(|(id, when)| Step::Insert(id, when));
+        let remove = any::<usize>().prop_map(Step::Remove);
+        let expire = (0..40u64).prop_map(Step::Expire);
+        proptest::collection::vec(prop_oneof![6 => insert, 3 => remove, 1 => expire], 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn is_a_sorted_set(steps in steps()) {
+            let members = members(64);
+            let queue = TimeoutQueue::new();
+            // By deadline, then by when it came.
+            let mut model: BTreeSet<(u64, usize, usize)> = BTreeSet::new();
+            for (turn, step) in steps.into_iter().enumerate() {
+                STEPS.set(0);
+                let count = model.len();
+                match step {
+                    Step::Insert(id, when) => {
+                        let member = &members[id % 64];
+                        queue.remove(member);
+                        model.retain(|(_, _, other)| *other != member.id);
+                        member.when.set(when);
+                        STEPS.set(0);
+                        queue.insert(member);
+                        model.insert((when, turn, member.id));
+                    }
+                    Step::Remove(id) => {
+                        // A waker forgets the deadline before it takes the member out.
+                        members[id % 64].when.set(0);
+                        queue.remove(&members[id % 64]);
+                        model.retain(|(_, _, other)| *other != id % 64);
+                    }
+                    Step::Expire(now) => {
+                        let first = model.first().copied().filter(|(when, ..)| *when <= now);
+                        prop_assert_eq!(id(queue.pop_expired(now)), first.map(|(.., id)| id));
+                        first.map(|first| model.remove(&first));
+                    }
+                }
+                prop_assert!(STEPS.get() <= bound(count), "{} steps with {count} members", STEPS.get());
+                prop_assert_eq!(queue.soonest(), model.first().map(|(when, ..)| *when));
+                prop_assert_eq!(sound(queue.root.get(), None), model.len());
+            }
+            while let Some(first) = model.pop_first() {
+                prop_assert_eq!(id(queue.pop_expired(u64::MAX)), Some(first.2));
+            }
+            prop_assert!(queue.pop_expired(u64::MAX).is_none());
         }
     }
 
     #[test]
-    fn expires_in_order_and_not_before() {
-        let members: Vec<_> =
-            [30, 10, 20, 10].into_iter().zip(0..).map(|(when, id)| Member(when, id, Link::new())).collect();
-        let queue = TimeoutQueue::new();
-        members.iter().for_each(|m| queue.insert(m));
-        assert_eq!(queue.soonest(), Some(10));
-        assert!(queue.pop_expired(9).is_none());
-        // SAFETY: the members live to the end of the test.
-        let order: Vec<u32> = core::iter::from_fn(|| queue.pop_expired(20).map(|m| unsafe { m.as_ref() }.1)).collect();
-        assert_eq!(order, [1, 3, 2]);
-        queue.remove(&members[0]);
-        assert_eq!(queue.soonest(), None);
+    fn no_operation_takes_long_among_many() {
+        const COUNT: usize = 100_000;
+        let members = members(COUNT);
+        // Ascending, descending, and in no order.
+        for key in [|at: u64| at, |at: u64| u64::MAX - at, |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15)] {
+            let queue = TimeoutQueue::new();
+            let (mut most, mut sum) = ([0; 3], [0u64; 3]);
+            let mut note = |what: usize| {
+                let steps = STEPS.take();
+                most[what] = steps.max(most[what]);
+                sum[what] += u64::from(steps);
+            };
+            for member in &members {
+                member.when.set(key(member.id as u64));
+                queue.insert(member);
+                note(0);
+            }
+            for member in members.iter().filter(|member| member.id % 2 == 0) {
+                queue.remove(member);
+                note(1);
+            }
+            while queue.pop_expired(u64::MAX).is_some() {
+                note(2);
+            }
+            std::println!("steps among {COUNT}: most {most:?}, in all {sum:?} (insert, remove, take the first)");
+            assert!(most.iter().all(|most| *most <= bound(COUNT)), "{most:?}");
+        }
     }
 }

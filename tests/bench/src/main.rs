@@ -5,14 +5,17 @@
 //! the number of instructions. Each path is walked several times and the shortest is taken, so that tables are there and
 //! slabs are filled. One line per figure on the debug console, `bench NAME VALUE instructions`, then `bench done`.
 //!
-//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest.
+//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`switching`]
+//! has others run, [`growth`] makes many objects.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "system calls without stubs, so that the stubs are not counted")]
 
 mod calls;
+mod growth;
 mod guest;
 mod paths;
+mod switching;
 
 use cloister_abi::status::Status;
 use cloister_bare::println;
@@ -27,7 +30,11 @@ fn run() -> Result<(), Status> {
     paths::ipc()?;
     paths::semaphores()?;
     paths::delegation()?;
-    guest::exits()
+    guest::exits()?;
+    switching::helping()?;
+    switching::runnable()?;
+    switching::timers()?;
+    growth::growth()
 }
 
 fn main() -> bool {

@@ -35,7 +35,7 @@ const SELECTORS: u32 = 16;
 const LOOK: u64 = 1000;
 const PATIENCE: u64 = 10;
 /// Threads given up one after the other before the component is.
-const VAIN: u32 = 2;
+const VAIN: u32 = 9;
 /// Looks in a generation at most.
 const LOOKS: u64 = 4000;
 /// Priority of the component's first threads: some of the others are above, some below.

@@ -3,7 +3,7 @@
 
 use crate::exceptions::{DONE, RESULT, recovered, store};
 use crate::harness::{Failure, Outcome, Test};
-use crate::make::{down, down_for, increment, rest, semaphore, up, used};
+use crate::make::{down, down_for, rest, semaphore, up, used};
 use crate::{check, equal, refused};
 use cloister_abi::cap::{Access, NONE};
 use cloister_abi::hip::{MACHINE_MEMORY, ROOT_HOST, ROOT_PD};
@@ -20,7 +20,7 @@ use cloister_bare::thread::{Options, QUANTUM, destroy, prepare, server, spawn_on
 use cloister_bare::time;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 13] = [
+pub(crate) static TESTS: [Test; 12] = [
     ("cores-that-are-not-there", not_there),
     ("cores-wake-each-other", ping_pong),
     ("cores-count-up-together", many_ups),
@@ -33,7 +33,6 @@ pub(crate) static TESTS: [Test; 13] = [
     ("cores-memory-revoked", revoked),
     ("cores-domain-destroyed", domain_destroyed),
     ("cores-create-and-destroy", churn),
-    ("cores-message-handler-elsewhere", handler_elsewhere),
 ];
 
 const PRIORITY: u32 = 60;
@@ -380,6 +379,8 @@ fn churn() -> Outcome {
     FAILED.store(0, Ordering::Relaxed);
     // Selectors are not used again, so tables for them are made as it goes: twice, and the second time is watched.
     let mut growth = [0; 2];
+    // Tables of selectors: five selectors a round.
+    let most = ((u64::from(last) + 1) * 500_u64.div_ceil(512) + 1) * PAGE;
     for growth in &mut growth {
         let before = used(ROOT_PD)?;
         let mut threads = [None; 64];
@@ -391,25 +392,12 @@ fn churn() -> Outcome {
         }
         equal!(FAILED.load(Ordering::Relaxed), 0);
         threads.iter().flatten().for_each(|thread| thread.destroy());
-        let deadline = time::after(20_000);
-        while time::now() < deadline {}
+        // The last threads end on their cores, which may be slow to come to it.
+        let deadline = time::after(5_000_000);
+        while time::now() < deadline && used(ROOT_PD)?.saturating_sub(before) > most {}
         *growth = used(ROOT_PD)?.saturating_sub(before);
     }
-    // Tables of selectors: five selectors a round.
-    let tables = (u64::from(last) + 1) * 500_u64.div_ceil(512) + 1;
-    check!(growth[1] <= tables * PAGE);
+    check!(growth[1] <= most);
     destroy(pong);
-    Ok(())
-}
-
-/// A thread cannot have its exceptions handled on another core, a portal be called as the contract says.
-fn handler_elsewhere() -> Outcome {
-    let core = another()?;
-    let there = server(increment, &Options { core, ..Options::default() })?;
-    let portal = there.portal(7)?;
-    message().set(0, 41);
-    let reply = cloister_bare::kernel::ipc(portal, 1, 0);
-    equal!(reply, Err(Status::BadCore));
-    there.destroy();
     Ok(())
 }

@@ -12,6 +12,7 @@ mod accounting;
 mod basics;
 mod chain;
 mod cores;
+mod cores_ipc;
 mod create;
 mod destroy;
 mod device_guards;
@@ -35,6 +36,8 @@ mod items;
 mod make;
 mod messages;
 mod pci;
+mod races;
+mod rollback;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -55,9 +58,11 @@ static SUITES: &[&[Test]] = &[
     &exception_replies::TESTS,
     &foreign::TESTS,
     &fpu::TESTS,
+    &races::TESTS,
     &scheduling::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,
+    &rollback::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
     &device_guards::TESTS,
@@ -68,6 +73,7 @@ static SUITES: &[&[Test]] = &[
     &guest_memory::TESTS,
     &guest_random::TESTS,
     &cores::TESTS,
+    &cores_ipc::TESTS,
     &fuzz::TESTS,
 ];
 

@@ -8,13 +8,14 @@
 use super::sc::Parked;
 use super::sm::Waiting;
 use super::space::Slots;
-use super::{Header, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu};
+use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
+use crate::journey::{self, Journey};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
 use cloister_mechanism::list::{Link, Linked, List};
-use cloister_mechanism::timeout::{Deadline, Timeout};
+use cloister_mechanism::timeout::{Deadline, Timer};
 use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -36,6 +37,8 @@ pub(crate) enum State {
     Faulted,
     /// Its callee is busy: lends it its time and tries again.
     Helping,
+    /// Waits for the reply of a callee on another core.
+    Away,
     /// Waits at a semaphore.
     Blocked,
     /// Never runs again.
@@ -86,6 +89,10 @@ pub(crate) struct Ec {
     pub(crate) caller: Cell<Option<NonNull<Ec>>>,
     /// Whose reply it waits for, or whom it helps.
     pub(crate) callee: Cell<Option<NonNull<Ec>>>,
+    /// SC of whoever called it from another core and waits for its reply.
+    pub(crate) visitor: Place<Option<Ref<Sc>>>,
+    /// What the SC that is away with its call had to do here.
+    pub(crate) journey: Place<Journey>,
     /// Its scheduling context, if it is global and started.
     sc: AtomicPtr<Sc>,
     /// Who helps it: ECs that want to call it while it is busy.
@@ -99,7 +106,7 @@ pub(crate) struct Ec {
     /// Virtual CPU it runs.
     pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
     queue: Link<Ec>,
-    timeout: Link<Ec>,
+    timeout: Timer<Ec>,
     pub(crate) deadline: Cell<u64>,
     /// Core it belongs to.
     pub(crate) core: u8,
@@ -121,14 +128,12 @@ impl Linked<Helping> for Ec {
         &self.queue
     }
 }
-impl Linked<Timeout> for Ec {
-    fn link(&self) -> &Link<Self> {
-        &self.timeout
-    }
-}
 impl Deadline for Ec {
     fn deadline(&self) -> u64 {
         self.deadline.get()
+    }
+    fn timer(&self) -> &Timer<Self> {
+        &self.timeout
     }
 }
 
@@ -195,6 +200,8 @@ impl Ec {
             resume: Cell::new(Resume::User),
             caller: Cell::new(None),
             callee: Cell::new(None),
+            visitor: Place::new(None),
+            journey: Place::new(Journey::Home),
             sc: AtomicPtr::new(core::ptr::null_mut()),
             helpers: List::new(),
             waiting: List::new(),
@@ -202,7 +209,7 @@ impl Ec {
             awake: Cell::new((Status::Success, 0)),
             vcpu: Cell::new(None),
             queue: Link::new(),
-            timeout: Link::new(),
+            timeout: Timer::new(),
             deadline: Cell::new(0),
             core: parts.core,
             global: parts.global,
@@ -308,6 +315,7 @@ impl Ec {
     /// Cuts this EC off its caller, who gets `status`. A caller that waited for its exception to be handled is stopped, since it never
     /// will be, and so its own caller is next.
     pub(crate) fn abort_caller(&self, status: Status) {
+        journey::abort(crate::percore::core(), self);
         let (mut next, mut status) = (self.caller.take(), status);
         while let Some(caller) = next {
             // SAFETY: a caller is severed from its callee before it goes.
@@ -320,6 +328,7 @@ impl Ec {
             }
             caller.state.set(State::Stopped);
             caller.dismiss_helpers();
+            journey::abort(crate::percore::core(), caller);
             (next, status) = (caller.caller.take(), Status::Aborted);
         }
     }

@@ -30,6 +30,7 @@ pub(crate) use sm::Sm;
 pub(crate) use space::Space;
 pub(crate) use vcpu::Vcpu;
 
+use crate::arch::{cpu, timer};
 use crate::percore::{self, Core, core};
 use crate::remote::{self, KILL};
 use cloister_abi::cap::Kind;
@@ -37,10 +38,11 @@ use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::mail::Mail;
+use cloister_mechanism::refcount::RefCount;
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU32, Ordering, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// At the start of every object.
 #[derive(Debug)]
@@ -50,7 +52,7 @@ pub(crate) struct Header {
     kind: AtomicU8,
     /// The kind, for ever.
     class: Kind,
-    refs: AtomicU32,
+    refs: RefCount,
     payer: Cell<Option<NonNull<Pd>>>,
     /// In the payer's list while alive, in the list of the dead when the last reference has gone.
     link: Link<Header>,
@@ -76,14 +78,65 @@ impl Linked<Unreferenced> for Header {
     }
 }
 
-/// A core's dead.
+/// A core's dead: objects that nobody refers to, whose memory waits for grace.
+///
+/// Grace costs every other core an interrupt. So that nobody can make them busy by creating and destroying, memory is given back when so
+/// many wait ([`BATCH`]), when one has waited so long ([`PATIENCE`]), when somebody wants to know or needs memory, or when the core has nothing
+/// else to do. A core that is alone need not wait.
 #[derive(Debug)]
-pub(crate) struct Graveyard(List<Header, Unreferenced>);
+pub(crate) struct Graveyard {
+    list: List<Header, Unreferenced>,
+    count: Cell<u32>,
+    /// Tick at which the first has waited long enough; `u64::MAX` if nobody waits.
+    due: Cell<u64>,
+}
+
+/// How many dead objects wait at most.
+const BATCH: u32 = 32;
+/// How long they wait at most, microseconds.
+const PATIENCE: u64 = 1_000;
 
 impl Graveyard {
     /// Nobody is dead.
     pub(crate) const fn new() -> Self {
-        Self(List::new())
+        Self { list: List::new(), count: Cell::new(0), due: Cell::new(u64::MAX) }
+    }
+
+    /// Whether nobody is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// When the memory of the first must be given back.
+    pub(crate) fn due(&self) -> u64 {
+        self.due.get()
+    }
+
+    fn add(&self, core: &Core, header: &Header) {
+        self.list.push_back(header);
+        self.count.set(self.count.get() + 1);
+        if percore::count() == 1 || self.count.get() >= BATCH {
+            core.request(percore::REAP);
+        } else if self.due.get() == u64::MAX {
+            self.due.set(cpu::ticks() + timer::from_micros(PATIENCE));
+            core.request(percore::ALARM);
+        }
+    }
+
+    /// All of them, after a time of grace.
+    fn take(&self) -> List<Header, Unreferenced> {
+        let dead = List::new();
+        if !self.is_empty() {
+            // Who looked them up before the last reference went may still be at it.
+            remote::quiesce();
+        }
+        while let Some(header) = self.list.pop_front() {
+            // SAFETY: members of the graveyard have no references, so they are ours alone.
+            dead.push_back(unsafe { header.as_ref() });
+        }
+        self.count.set(0);
+        self.due.set(u64::MAX);
+        dead
     }
 }
 
@@ -93,7 +146,7 @@ impl Header {
         Self {
             kind: AtomicU8::new(class as u8),
             class,
-            refs: AtomicU32::new(1),
+            refs: RefCount::new(),
             payer: Cell::new(None),
             link: Link::new(),
             mail: Mail::new(),
@@ -118,16 +171,16 @@ impl Header {
         self.payer.get().map(|pd| unsafe { pd.as_ref() })
     }
 
-    /// Takes one reference more.
+    /// Takes one reference more. The object was found in this handler; the last reference may have gone since.
     #[inline]
     pub(crate) fn acquire(&self) {
-        self.refs.fetch_add(1, Relaxed);
+        self.refs.acquire();
     }
 
     /// Lets one reference go.
     #[inline]
     pub(crate) fn release(&self) {
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.refs.release() {
             self.bury();
         }
     }
@@ -135,12 +188,10 @@ impl Header {
     #[cold]
     fn bury(&self) {
         // Destruction may send mail, which takes a reference: then it is buried when that has been received.
-        self.acquire();
         destroy(self);
-        if self.refs.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.refs.retire() {
             let core = core();
-            core.graveyard.0.push_back(self);
-            core.request(percore::REAP);
+            core.graveyard.add(core, self);
         }
     }
 }
@@ -158,6 +209,32 @@ pub(crate) unsafe trait Object: Sized {
     fn header(&self) -> &Header {
         // SAFETY: the trait's contract.
         unsafe { &*core::ptr::from_ref(self).cast::<Header>() }
+    }
+}
+
+/// A place for something that can be taken and put, but not looked at.
+pub(crate) struct Place<T>(Cell<T>);
+
+impl<T: Default> Place<T> {
+    /// With that in it.
+    pub(crate) const fn new(value: T) -> Self {
+        Self(Cell::new(value))
+    }
+
+    /// Takes what is in it.
+    pub(crate) fn take(&self) -> T {
+        self.0.take()
+    }
+
+    /// Puts something else in.
+    pub(crate) fn set(&self, value: T) {
+        self.0.set(value);
+    }
+}
+
+impl<T> core::fmt::Debug for Place<T> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Place")
     }
 }
 
@@ -193,12 +270,16 @@ impl<T: Object> Ref<T> {
         let header = unsafe { place.as_ref() }.header();
         payer.header().acquire();
         header.payer.set(Some(NonNull::from(payer)));
-        let object = Self(place);
         if payer.adopt(header) {
-            return Ok(object);
+            return Ok(Self(place));
         }
-        // Nobody knows it, so nothing has to be undone but its memory, which returns with the reference.
-        header.kind.store(Kind::Dead as u8, Relaxed);
+        // Nobody knows it. As after every failure it is dropped without a payer: frames that it was made of are the caller's.
+        header.payer.set(None);
+        // SAFETY: written above, and used no more.
+        unsafe { place.drop_in_place() };
+        // SAFETY: allocated above.
+        unsafe { payer.deallocate(place.cast(), size_of::<T>()) };
+        payer.header().release();
         Err(Status::OutOfBudget)
     }
 
@@ -250,11 +331,23 @@ unsafe fn cast<T: Object>(header: &Header) -> &T {
 
 /// Destroys an object: nobody finds it any more, it is out of all queues, who waits for it is told.
 pub(crate) fn destroy(header: &Header) {
-    if header.kind.swap(Kind::Dead as u8, Relaxed) == Kind::Dead as u8 {
-        return;
+    // While it is being taken out of the queues nobody may bury it.
+    header.acquire();
+    if header.kind.swap(Kind::Dead as u8, Relaxed) != Kind::Dead as u8 {
+        detach(header);
     }
+    header.release();
+}
+
+/// Takes an object that has just died out of all queues.
+fn detach(header: &Header) {
     if let Some(payer) = header.payer() {
         payer.disown(header);
+    }
+    if header.class == Kind::Sc {
+        // Its EC can have another one from now on.
+        // SAFETY: the class tells the type, for ever.
+        unsafe { cast::<Sc>(header) }.unbind();
     }
     match header.class {
         Kind::Ec | Kind::Sc | Kind::Vcpu => match percore::get(home(header)) {
@@ -309,7 +402,7 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
     }
     if what & remote::START != 0 {
         // SAFETY: only SCs are started.
-        crate::sched::enqueue(unsafe { cast::<Sc>(header) }, false);
+        crate::journey::arrive(unsafe { cast::<Sc>(header) });
     }
     if what & KILL != 0 {
         kill(header);
@@ -318,22 +411,22 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
 
 /// Gives back the memory of objects that nobody refers to any more. No reference of a hypercall may be in use.
 pub(crate) fn reap(core: &Core) {
-    let batch: List<Header, Unreferenced> = List::new();
+    let mut batch = core.graveyard.take();
     loop {
-        if batch.is_empty() {
-            if core.graveyard.0.is_empty() {
+        let Some(header) = batch.pop_front() else {
+            // What those have let go.
+            batch = core.graveyard.take();
+            if batch.is_empty() {
                 return;
             }
-            // Who looked them up before the last reference went may still be at it.
-            remote::quiesce();
-            while let Some(header) = core.graveyard.0.pop_front() {
-                // SAFETY: members of the graveyard have no references, so they are ours alone.
-                batch.push_back(unsafe { header.as_ref() });
-            }
-        }
-        let Some(header) = batch.pop_front() else { continue };
-        // SAFETY: as above.
+            continue;
+        };
+        // SAFETY: members of the graveyard have no references, so they are ours alone.
         let dead = unsafe { header.as_ref() };
+        if !dead.refs.reap() {
+            // Somebody who had looked it up before took a reference; it comes back when that goes.
+            continue;
+        }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.
         let size = unsafe { finish_class(header, class) };

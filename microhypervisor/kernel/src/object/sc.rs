@@ -2,7 +2,8 @@
 //! Scheduling context (SC): priority, time slice, time used. Bound to one global EC for life; what runs on its time is that EC, or who
 //! that EC waits for (see [`Ec::leaf`]).
 
-use super::{Ec, Header, Object, Ref};
+use super::{Ec, Header, Object, Place, Ref};
+use crate::journey::{self, Journey};
 use cloister_abi::cap::Kind;
 use cloister_mechanism::list::{Link, Linked};
 use cloister_mechanism::ready::Ready;
@@ -33,6 +34,8 @@ pub(crate) struct Sc {
     pub(crate) queued: Cell<bool>,
     /// Core where it is.
     core: AtomicU8,
+    /// What it is there for.
+    pub(crate) journey: Place<Journey>,
 }
 
 /// Marks the list of SCs that wait for an EC to run again.
@@ -70,22 +73,29 @@ impl Sc {
             link: Link::new(),
             parked: Cell::new(None),
             priority,
+            journey: Place::new(Journey::Home),
             queued: Cell::new(false),
         }
     }
 
+    /// Its EC has no time any more, and can be given some anew.
+    pub(crate) fn unbind(&self) {
+        self.ec.unbind(self);
+    }
+
     /// Takes it out of every queue; its EC has no time any more.
     pub(crate) fn kill(&self) {
-        if let Some(ec) = self.parked.take() {
-            // SAFETY: an EC that is destroyed lets all go that are parked with it.
-            unsafe { ec.as_ref() }.waiting.remove(self);
-        }
-        self.ec.unbind(self);
         crate::sched::forget(self);
+        journey::cancel(crate::percore::core(), self);
+    }
+
+    /// It goes to another core.
+    pub(crate) fn set_core(&self, core: u8) {
+        self.core.store(core, Ordering::Release);
     }
 
     /// Core where it is.
     pub(crate) fn core(&self) -> u8 {
-        self.core.load(Ordering::Relaxed)
+        self.core.load(Ordering::Acquire)
     }
 }

@@ -135,25 +135,36 @@ impl Space {
         header.is_alive().then(|| (header, Perms::from_bits_truncate(low8(cap & PERMS))))
     }
 
-    /// Makes sure that a selector has a place.
-    pub(crate) fn prepare(&self, sel: Selector) -> Result<(), Status> {
+    /// Makes sure that selectors from `first` to `last`, which are in two tables at most, have places: all of them or none.
+    pub(crate) fn prepare(&self, first: Selector, last: Selector) -> Result<(), Status> {
         let Content::Objects(root) = &self.content else { return Err(Status::BadCapability) };
-        if sel >= SELECTORS {
+        if last >= SELECTORS {
             return Err(Status::BadParameter);
         }
-        if self.slot(sel).is_some() {
+        if self.slot(first).is_some() && self.slot(last).is_some() {
             return Ok(());
         }
         let payer = self.header.payer().ok_or(Status::BadCapability)?;
         let _guard = self.lock.lock();
-        // Somebody else may have made it meanwhile.
-        if self.slot(sel).is_some() {
-            return Ok(());
-        }
-        let frame = payer.take_zeroed().map_err(status)?;
         // SAFETY: the root frame is the space's for its life.
-        let slots = unsafe { root.as_ref() };
-        slots[sel as usize / SLOTS].store(frame.as_ptr().expose_provenance() as u64, Ordering::Release);
+        let tables = unsafe { root.as_ref() };
+        let (low, high) = (first as usize / SLOTS, last as usize / SLOTS);
+        let make = |index: usize| {
+            let missing = tables[index].load(Ordering::Relaxed) == 0;
+            missing.then(|| payer.take_zeroed()).transpose().map_err(status)
+        };
+        let lower = make(low)?;
+        let upper = if high == low { Ok(None) } else { make(high) };
+        let upper = upper.inspect_err(|_| {
+            // SAFETY: taken above, and nobody knows it.
+            lower.into_iter().for_each(|frame| unsafe { payer.give(frame) });
+        })?;
+        // What has its place once keeps it, since look-ups take no lock: so this comes when nothing can fail any more.
+        for (index, frame) in [(low, lower), (high, upper)] {
+            if let Some(frame) = frame {
+                tables[index].store(frame.as_ptr().expose_provenance() as u64, Ordering::Release);
+            }
+        }
         Ok(())
     }
 
@@ -173,7 +184,7 @@ impl Space {
 
     #[cold]
     fn make_slot(&self, sel: Selector) -> Result<&AtomicU64, Status> {
-        self.prepare(sel)?;
+        self.prepare(sel, sel)?;
         self.slot(sel).ok_or(Status::BadParameter)
     }
 

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Creation of objects. Each is paid by the PD that the call names; the new capability has all permissions.
+//!
+//! A failure changes nothing. So the place for the capability, which once made stays, is made last; an object that finds none goes as
+//! any object does that nobody refers to, and its memory is back before the caller runs again.
 
 use super::{Answer, lookup};
 use crate::arch::{fpu, iommu, timer};
@@ -67,9 +70,6 @@ pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
 pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CHILDREN)?;
     let last = call.sel.checked_add(3).ok_or(Status::BadParameter)?;
-    for selector in call.sel..=last {
-        ec.objects.prepare(selector)?;
-    }
     payer.budget().shrink(call.budget).map_err(status)?;
     let child = match Ref::create(payer, Pd::new(call.budget)) {
         Ok(child) => child,
@@ -78,13 +78,9 @@ pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
             return Err(why);
         }
     };
-    let spaces = match spaces(&child) {
-        Ok(spaces) => spaces,
-        Err(why) => {
-            crate::object::destroy(child.header());
-            return Err(why);
-        }
-    };
+    let spaces = spaces(&child).and_then(|spaces| ec.objects.prepare(call.sel, last).map(|()| spaces));
+    // Otherwise child and spaces would keep each other.
+    let spaces = spaces.inspect_err(|_| crate::object::destroy(child.header()))?;
     place(ec, call.sel, child)?;
     place(ec, call.sel + 1, spaces.objects)?;
     place(ec, call.sel + 2, spaces.host)?;
@@ -95,7 +91,6 @@ pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
 pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
     let kind = SpaceKind::from_raw(call.kind).ok_or(Status::BadParameter)?;
-    ec.objects.prepare(call.sel)?;
     let space = match kind {
         // SAFETY: the frame is the space's from now on.
         SpaceKind::Guest => new_space(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
@@ -132,7 +127,6 @@ pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
             Some(Ref::of(portal))
         }
     };
-    ec.objects.prepare(call.sel)?;
     let spaces = pd.spaces().ok_or(Status::BadCapability)?;
     let new = assemble(pd, spaces, flags, call, event)?;
     place(ec, call.sel, new)?;
@@ -191,18 +185,18 @@ pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
     let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
     let priority = u8::try_from(call.priority).ok().filter(|priority| usize::from(*priority) < PRIORITIES);
     let priority = priority.filter(|_| call.quantum != 0 && target.global).ok_or(Status::BadParameter)?;
-    ec.objects.prepare(call.sel)?;
     let quantum = timer::from_micros(call.quantum).max(1);
     let sc = Ref::create(payer, Sc::new(Ref::of(target), priority, quantum))?;
     if !target.bind(&sc) {
         crate::object::destroy(sc.header());
         return Err(Status::Busy);
     }
+    // Nothing can fail when it begins to run.
+    place(ec, call.sel, sc.clone())?;
     match percore::get(target.core) {
         Some(home) if home.id != core.id => remote::send(home, sc.header(), remote::START),
         _ => sched::enqueue(&sc, false),
     }
-    place(ec, call.sel, sc)?;
     Ok((0, 0))
 }
 
@@ -250,7 +244,6 @@ pub(super) fn vcpu(ec: &Ec, call: &abi::CreateVcpu) -> Answer {
     }
     let core = u8::try_from(call.core).ok().filter(|core| usize::from(*core) < percore::count());
     let core = core.ok_or(Status::BadCore)?;
-    ec.objects.prepare(call.sel)?;
     let vcpu = Vcpu::create(payer, Ref::of(guest), (Ref::of(host), call.address), core)?;
     place(ec, call.sel, vcpu)?;
     Ok((0, 0))

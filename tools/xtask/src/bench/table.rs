@@ -50,7 +50,7 @@ pub(crate) fn unmeasured(rows: &[Row]) -> Vec<&'static str> {
 
 /// All rows, aligned.
 pub(crate) fn show(rows: &[Row]) -> String {
-    let mut text = format!("{:<16} {:>14} {:<13} {:>14} {:>6}  \n", "", "Cloister", "", "at most", "ratio");
+    let mut text = format!("{:<18} {:>14} {:<13} {:>14} {:>6}  \n", "", "Cloister", "", "at most", "ratio");
     for row in rows {
         let Measured { name, value, unit } = &row.measured;
         let limit = row.reference.map_or_else(|| "-".to_owned(), |reference| grouped(reference.limit));
@@ -61,7 +61,7 @@ pub(crate) fn show(rows: &[Row]) -> String {
             format!("{what} ({source})")
         });
         let line =
-            format!("{name:<16} {:>14} {unit:<13} {limit:>14} {ratio:>6}  {verdict:<8}  {about}", grouped(*value));
+            format!("{name:<18} {:>14} {unit:<13} {limit:>14} {ratio:>6}  {verdict:<8}  {about}", grouped(*value));
         // Writing into a string does not fail.
         _ = writeln!(text, "{}", line.trim_end());
     }

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Two cores that do opposite things to the same object at the same time: one takes references to it, the other drops the last one.
+//!
+//! What goes wrong here goes wrong late: memory that was given back twice or is still referred to is somebody else's by then. So each
+//! race is run many times, and then the account must be what it was.
+
+use crate::cores::another;
+use crate::harness::{Outcome, Test, alive};
+use crate::make::{down_for, rest, semaphore, up, used};
+use crate::{check, equal};
+use cloister_abi::cap::{NONE, Perms, Selector};
+use cloister_abi::hip::ROOT_OBJECTS;
+use cloister_abi::hypercall::{CreateEc, CreatePt, CreateSm, Delegate, Drop, EcFlags, SmUp};
+use cloister_abi::status::Status;
+use cloister_bare::domain::Domain;
+use cloister_bare::kernel::{call, selector};
+use cloister_bare::thread::{destroy, spawn_on};
+use cloister_bare::time;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+pub(crate) static TESTS: [Test; 3] = [
+    ("race-signal-of-a-dropped-semaphore", || race(0)),
+    ("race-delegation-of-a-dropped-semaphore", || race(1)),
+    ("race-portal-of-a-dropped-thread", portal_race),
+];
+
+const PRIORITY: u32 = 60;
+/// Objects made and dropped.
+const ROUNDS: u64 = 4_000;
+
+static PD: AtomicU32 = AtomicU32::new(0);
+/// Where the object comes and goes; where the other core puts what it makes of it.
+static PLACE: AtomicU32 = AtomicU32::new(0);
+static MADE: AtomicU32 = AtomicU32::new(0);
+static WON: AtomicU64 = AtomicU64::new(0);
+static STOP: AtomicBool = AtomicBool::new(false);
+static DONE: AtomicU32 = AtomicU32::new(0);
+
+/// A signal of the semaphore, used once.
+fn signal(place: Selector, sel: Selector) -> Result<(), Status> {
+    call(&CreateSm { sel, pd: PD.load(Relaxed), count: 0, target: place, bit: 3 })?;
+    call(&SmUp { sm: sel })?;
+    call(&Drop { base: sel, count: 1 }).map(drop)
+}
+
+/// A second capability, used once.
+fn delegate(place: Selector, sel: Selector) -> Result<(), Status> {
+    let (src_base, dst_base, rights) = (place.into(), sel.into(), Perms::ALL.bits().into());
+    call(&Delegate { src: ROOT_OBJECTS, dst: ROOT_OBJECTS, src_base, dst_base, order: 0, rights })?;
+    call(&SmUp { sm: sel })?;
+    call(&Drop { base: sel, count: 1 }).map(drop)
+}
+
+/// A portal into the thread.
+fn portal(place: Selector, sel: Selector) -> Result<(), Status> {
+    call(&CreatePt { sel, pd: PD.load(Relaxed), ec: place, ip: 0x1000, id: 0 })?;
+    call(&Drop { base: sel, count: 1 }).map(drop)
+}
+
+/// By number.
+const WAYS: [fn(Selector, Selector) -> Result<(), Status>; 3] = [signal, delegate, portal];
+
+extern "C" fn taker(way: u64) -> ! {
+    let way = usize::try_from(way).ok().and_then(|way| WAYS.get(way)).copied().unwrap_or(signal);
+    while !STOP.load(Relaxed) {
+        if way(PLACE.load(Relaxed), MADE.load(Relaxed)).is_ok() {
+            WON.fetch_add(1, Relaxed);
+        }
+    }
+    let _ = up(DONE.load(Relaxed));
+    rest()
+}
+
+/// Runs `round` here, and `way` on another core.
+fn against(way: u64, domain: &Domain, rounds: u64, round: impl Fn() -> Result<(), Status>) -> Outcome {
+    let core = another()?;
+    let done = semaphore(0)?;
+    DONE.store(done, Relaxed);
+    PD.store(domain.pd, Relaxed);
+    PLACE.store(selector(), Relaxed);
+    MADE.store(selector(), Relaxed);
+    WON.store(0, Relaxed);
+    STOP.store(false, Relaxed);
+    let before = used(domain.pd)?;
+    let thread = spawn_on(core, taker, way, PRIORITY)?;
+    let deadline = time::after(10_000_000);
+    // The other core may come late.
+    for index in (0..).take_while(|index| *index < rounds || WON.load(Relaxed) == 0 && time::now() < deadline) {
+        round()?;
+        if index % 1000 == 0 {
+            alive();
+        }
+    }
+    STOP.store(true, Relaxed);
+    down_for(done, 5_000_000)?;
+    thread.destroy();
+    call(&Drop { base: PLACE.load(Relaxed), count: 1 })?;
+    call(&Drop { base: MADE.load(Relaxed), count: 1 })?;
+    // It was no use if they never met.
+    check!(WON.load(Relaxed) > 0);
+    for _ in 0..1000 {
+        if used(domain.pd)? == before {
+            break;
+        }
+        let _ = down_for(done, 1000);
+    }
+    equal!(used(domain.pd)?, before);
+    destroy(done);
+    Ok(())
+}
+
+fn race(way: u64) -> Outcome {
+    let domain = Domain::empty(0x10_0000)?;
+    against(way, &domain, ROUNDS, || {
+        let sel = PLACE.load(Relaxed);
+        call(&CreateSm { sel, pd: domain.pd, count: 0, target: NONE, bit: 0 })?;
+        call(&Drop { base: sel, count: 1 }).map(drop)
+    })?;
+    destroy(domain.pd);
+    Ok(())
+}
+
+fn portal_race() -> Outcome {
+    let domain = Domain::with_image(0x20_0000)?;
+    let utcb = 0x6000_0000;
+    against(2, &domain, ROUNDS / 4, || {
+        let sel = PLACE.load(Relaxed);
+        let flags = CreateEc::pack(EcFlags::empty(), 0, NONE);
+        let new = CreateEc { sel, pd: domain.pd, flags, utcb, sp: 0, ip: 0 };
+        // The last one's message page may still be there.
+        match call(&new) {
+            Ok(_) | Err(Status::Busy) => {}
+            Err(status) => return Err(status),
+        }
+        call(&Drop { base: sel, count: 1 }).map(drop)
+    })?;
+    destroy(domain.pd);
+    Ok(())
+}
