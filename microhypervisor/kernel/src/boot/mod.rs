@@ -59,11 +59,10 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     interrupt::add_core(0)?;
     timer::init();
     crate::trace::announce();
-    let mut found = 0;
-    match guest::init() {
-        Ok(()) => found |= features::SVM,
-        Err(why) => log::warn!("no guests: {why}"),
-    }
+    let mut found = guest::init(crate::percore::core()).unwrap_or_else(|why| {
+        log::warn!("no guests: {why}");
+        0
+    });
     let cores = smp::start_all(most_cores(info.command_line()));
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;

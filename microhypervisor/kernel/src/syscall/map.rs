@@ -69,7 +69,7 @@ fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
     let bits = attributes(access, guest).ok_or(Status::BadParameter)?;
     let size = 1u64 << (call.order + PAGE_BITS);
     let (from, to) = (bytes(call.src_base)?, bytes(call.dst_base)?);
-    if call.order >= 18 && !cpu::has(feature::PAGE_1G) {
+    if call.order >= 18 && !(cpu::has(feature::PAGE_1G) && (!guest || crate::arch::guest::has_huge_pages())) {
         return Err(Status::BadFeature);
     }
     if !guest && to + size > USER_END {
