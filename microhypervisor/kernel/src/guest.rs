@@ -36,7 +36,7 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
     with_machine!(vcpu, cpu => begin::<TRACED, _>(core, ec, vcpu, cpu));
 }
 
-#[inline]
+#[inline(always)]
 fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     cpu.activate(core);
     let taken = cpu.take(machine::state_page(vcpu.page));
@@ -44,7 +44,7 @@ fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
         load_fpu(core, vcpu);
     }
     if taken.refused {
-        finish(core, ec, vcpu, cpu, ExitReason::InvalidState);
+        end(core, ec, vcpu, cpu, ExitReason::InvalidState);
     } else {
         go_on::<TRACED, M>(core, ec, vcpu, cpu);
     }
@@ -58,10 +58,16 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
     };
     // SAFETY: the run holds a reference, taken in `enter`.
     let vcpu = unsafe { vcpu.as_ref() };
-    with_machine!(vcpu, cpu => go_on::<TRACED, _>(core, ec, vcpu, cpu));
+    with_machine!(vcpu, cpu => resume::<TRACED, _>(core, ec, vcpu, cpu));
 }
 
-#[inline]
+/// What is not the way of a plain exit stays out of it.
+#[inline(never)]
+fn resume<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
+    go_on::<TRACED, M>(core, ec, vcpu, cpu);
+}
+
+#[inline(always)]
 fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     // What is mapped in a guest space that was destroyed cannot be taken back any more, so nobody may run in it.
     if !vcpu.header().is_alive() || !vcpu.guest.header().is_alive() {
@@ -76,12 +82,12 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
             return;
         }
         if vcpu.kicked.load(Relaxed) && vcpu.kicked.swap(false, Relaxed) {
-            return finish(core, ec, vcpu, cpu, ExitReason::Kicked);
+            return end(core, ec, vcpu, cpu, ExitReason::Kicked);
         }
         let deadline = vcpu.deadline();
         let now = cpu::ticks();
         if deadline != 0 && now >= deadline {
-            return finish(core, ec, vcpu, cpu, ExitReason::Deadline);
+            return end(core, ec, vcpu, cpu, ExitReason::Deadline);
         }
         sched::arm(core, now, if cpu.has_timer() { 0 } else { deadline });
         vcpu.take_fpu();
@@ -110,8 +116,14 @@ fn until(core: &Core, deadline: u64) -> u64 {
     if deadline == 0 { alarm } else { alarm.min(deadline) }
 }
 
+/// Ends a run for a reason that is not the guest's.
+#[cold]
+fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
+    finish(core, ec, vcpu, cpu, reason);
+}
+
 /// Tells the monitor why the guest exited, and lets its thread go on.
-#[inline]
+#[inline(always)]
 fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
     if cpu.report(machine::state_page(vcpu.page), reason) {
         store_fpu(core, vcpu);

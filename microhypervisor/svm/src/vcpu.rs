@@ -247,7 +247,7 @@ impl Control for Vcpu {
     #[inline(always)]
     fn segment(&self, name: SegmentName) -> abi::Segment {
         let save = &self.block().save;
-        let segment = from_vmcb(*match name {
+        from_vmcb(*match name {
             SegmentName::Es => &save.es,
             SegmentName::Cs => &save.cs,
             SegmentName::Ss => {
@@ -261,8 +261,7 @@ impl Control for Vcpu {
             SegmentName::Tr => &save.tr,
             SegmentName::Gdtr => &save.gdtr,
             SegmentName::Idtr => &save.idtr,
-        });
-        segment
+        })
     }
 
     #[inline(always)]

@@ -363,7 +363,7 @@ impl Vcpu {
     pub(crate) fn gpr(&self, index: u64) -> u64 {
         match index & 15 {
             4 => vmcs::read(vmcs::GUEST_RSP),
-            other => self.registers.gpr.iter().nth(usize::from(other.to_le_bytes()[0])).copied().unwrap_or(0),
+            other => self.registers.gpr.get(usize::from(other.to_le_bytes()[0])).copied().unwrap_or(0),
         }
     }
 }

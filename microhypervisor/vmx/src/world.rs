@@ -229,15 +229,17 @@ impl Host {
     /// Lets the guest have its CR8.
     #[inline]
     pub(crate) fn set_tpr(&self, cr8: u64) {
+        let place = self.tpr.as_ptr().wrapping_add(TPR);
         // SAFETY: the page is this value's; between the processor's accesses it is plain memory.
-        unsafe { self.tpr.add(TPR).write_volatile(cr8.to_le_bytes()[0] << 4) };
+        unsafe { place.write_volatile(cr8.to_le_bytes()[0] << 4) };
     }
 
     /// The guest's CR8.
     #[inline]
     pub(crate) fn tpr(&self) -> u64 {
+        let place = self.tpr.as_ptr().wrapping_add(TPR);
         // SAFETY: as `set_tpr`.
-        u64::from(unsafe { self.tpr.add(TPR).read_volatile() } >> 4)
+        u64::from(unsafe { place.read_volatile() } >> 4)
     }
 
     /// Gives the guest its MSRs.
