@@ -4,7 +4,7 @@
 //! Physical interrupts end the guest, are let in, and the guest goes on, unless there is other work: then the thread is switched like
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
 
-use crate::arch::guest::{self as machine, Exit};
+use crate::arch::guest::{self as machine, Machine, with_machine};
 use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
@@ -15,7 +15,7 @@ use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
 use cloister_abi::cap::Perms;
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
-use cloister_svm::fpu as image;
+use cloister_vcpu::{Control as _, Exit, fpu as image};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// `VcpuRun`, traced or not.
@@ -33,14 +33,20 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
     vcpu.runner.set(Some(ec.into()));
     ec.vcpu.set(Some(vcpu.into()));
     ec.resume.set(Resume::Guest);
-    let taken = vcpu.machine().take(machine::state_page(vcpu.page));
+    with_machine!(vcpu, cpu => begin::<TRACED, _>(core, ec, vcpu, cpu));
+}
+
+#[inline(always)]
+fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
+    cpu.activate(core);
+    let taken = cpu.take(machine::state_page(vcpu.page));
     if taken.fpu {
         load_fpu(core, vcpu);
     }
     if taken.refused {
-        finish(core, ec, vcpu, ExitReason::InvalidState);
+        end(core, ec, vcpu, cpu, ExitReason::InvalidState);
     } else {
-        run::<TRACED>(core, ec);
+        go_on::<TRACED, M>(core, ec, vcpu, cpu);
     }
 }
 
@@ -52,49 +58,74 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
     };
     // SAFETY: the run holds a reference, taken in `enter`.
     let vcpu = unsafe { vcpu.as_ref() };
+    with_machine!(vcpu, cpu => resume::<TRACED, _>(core, ec, vcpu, cpu));
+}
+
+/// What is not the way of a plain exit stays out of it.
+#[inline(never)]
+fn resume<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
+    go_on::<TRACED, M>(core, ec, vcpu, cpu);
+}
+
+#[inline(always)]
+fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     // What is mapped in a guest space that was destroyed cannot be taken back any more, so nobody may run in it.
     if !vcpu.header().is_alive() || !vcpu.guest.header().is_alive() {
         leave(ec, vcpu);
         ec.answer(Status::Aborted, 0);
         return;
     }
+    cpu.activate(core);
     loop {
         if core.is_pending() {
             core.request(crate::percore::RESUME);
             return;
         }
         if vcpu.kicked.load(Relaxed) && vcpu.kicked.swap(false, Relaxed) {
-            return finish(core, ec, vcpu, ExitReason::Kicked);
+            return end(core, ec, vcpu, cpu, ExitReason::Kicked);
         }
         let deadline = vcpu.deadline();
         let now = cpu::ticks();
         if deadline != 0 && now >= deadline {
-            return finish(core, ec, vcpu, ExitReason::Deadline);
+            return end(core, ec, vcpu, cpu, ExitReason::Deadline);
         }
-        sched::arm(core, now, deadline);
+        sched::arm(core, now, if cpu.has_timer() { 0 } else { deadline });
         vcpu.take_fpu();
         if TRACED {
             trace::guest_enter(vcpu, ec);
         }
         speculation::enter_guest();
-        machine::enter(core, vcpu, ec.utcb_address);
+        machine::enter(core, vcpu, cpu, until(core, deadline), ec.utcb_address);
         speculation::leave_guest();
-        let exit = vcpu.machine().classify();
+        let exit = cpu.classify();
         if TRACED {
             trace::guest_exit(vcpu, ec, &exit);
         }
         match exit {
-            Exit::Monitor(reason) => return finish(core, ec, vcpu, reason),
+            Exit::Monitor(reason) => return finish(core, ec, vcpu, cpu, reason),
             Exit::Interrupt | Exit::Resume => power::take_interrupts(),
             Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
 }
 
-/// Tells the monitor why the guest exited, and lets its thread go on.
+/// When the guest must be left at the latest.
 #[inline]
-fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, reason: ExitReason) {
-    if vcpu.machine().report(machine::state_page(vcpu.page), reason) {
+fn until(core: &Core, deadline: u64) -> u64 {
+    let alarm = core.armed.get();
+    if deadline == 0 { alarm } else { alarm.min(deadline) }
+}
+
+/// Ends a run for a reason that is not the guest's.
+#[cold]
+fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
+    finish(core, ec, vcpu, cpu, reason);
+}
+
+/// Tells the monitor why the guest exited, and lets its thread go on.
+#[inline(always)]
+fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
+    if cpu.report(machine::state_page(vcpu.page), reason) {
         store_fpu(core, vcpu);
     }
     leave(ec, vcpu);
@@ -142,7 +173,10 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
     if vcpu.runner.get().is_some() {
         return Err(Status::Busy);
     }
-    vcpu.machine().sync(machine::state_page(vcpu.page), groups);
+    with_machine!(vcpu, cpu => {
+        cpu.activate(core);
+        cpu.sync(machine::state_page(vcpu.page), groups);
+    });
     if groups.contains(Groups::FPU) {
         store_fpu(core, vcpu);
     }

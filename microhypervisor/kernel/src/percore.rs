@@ -341,6 +341,9 @@ impl Core {
 
     /// A port access of the current EC trapped: loads its bitmap. Answers whether that changes something.
     pub(crate) fn load_ports(&self, ec: &Ec) -> bool {
+        if arch::guest::restore_task(self) {
+            return true;
+        }
         if self.uses_ports(&ec.ports) {
             return false;
         }

@@ -8,7 +8,6 @@
 //! A ring is memory of the pool, written by its core alone with interrupts off, and read by anybody through `TraceControl`: a record is
 //! written before it is counted, and a reader looks at the counter again after it has copied. `docs/spec/trace.md` has the format.
 
-use crate::arch::guest::Exit;
 use crate::arch::hooks::{self, Callee};
 use crate::arch::{Frame, cpu, timer, trap};
 use crate::memory::{POOL, physical};
@@ -20,6 +19,7 @@ use cloister_abi::arch::current::HYPERCALL_BASE;
 use cloister_abi::hypercall::{CALLS, Call, IpcCall, IpcReply, VcpuRun};
 use cloister_abi::trace::{Event, MAGIC, Record, VERSION, WORDS};
 use cloister_mechanism::FRAME;
+use cloister_vcpu::Exit;
 use core::ptr::NonNull;
 use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,

@@ -5,26 +5,11 @@
 //! instruction for processors that do not tell the next one. The rest is decided in [`classify_rest`]: what the kernel
 //! ends itself (physical interrupts, exceptions that only guard the host, IRET after an NMI) never reaches a monitor.
 
-use crate::limits::Limits;
-use crate::load::block_nmi;
-use crate::state::{ALL_DR, Registers};
+use crate::machine::Machine;
+use crate::vcpu::{ALL_DR, block_nmi};
 use crate::vmcb::{Clean, INTERRUPT_SHADOW, Vmcb};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, PortAccess};
-
-/// What follows an exit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// A physical interrupt, NMI, SMI or INIT waits for the host. The kernel lets it in and goes on as after any
-    /// interrupt.
-    Interrupt,
-    /// A machine check happened in the guest; the host's handler has not run.
-    MachineCheck,
-    /// The kernel has done what was to do; the guest can go on. A guest can cause these at will and without end: interrupts
-    /// must be let in between.
-    Resume,
-    /// The monitor shall see it.
-    Monitor(ExitReason),
-}
+use cloister_vcpu::{Exit, Registers};
 
 /// Exit code of the first entry of the table.
 const FIRST: u64 = 0x60;
@@ -130,7 +115,7 @@ fn classify_rest(vmcb: &mut Vmcb, registers: &mut Registers) -> Exit {
         code @ EXCEPTION_FIRST..=0x5f => exception(code - EXCEPTION_FIRST, vmcb, registers),
         // The IRET has not run yet. The interrupt shadow keeps everything off until it has.
         0x74 => {
-            block_nmi(vmcb, registers, false);
+            block_nmi(vmcb, false);
             vmcb.control.interrupt_state |= INTERRUPT_SHADOW;
             Exit::Resume
         }
@@ -186,10 +171,10 @@ fn exception(vector: u64, vmcb: &mut Vmcb, registers: &Registers) -> Exit {
 
 /// The three words of detail that go with a reason.
 #[inline]
-pub(crate) fn qualification(vmcb: &Vmcb, reason: ExitReason, limits: &Limits) -> [u64; 3] {
+pub(crate) fn qualification(vmcb: &Vmcb, reason: ExitReason, machine: &Machine) -> [u64; 3] {
     let control = &vmcb.control;
     match reason {
-        ExitReason::Port => [port(vmcb, limits).0, control.exit_info2, 0],
+        ExitReason::Port => [port(vmcb, machine).0, control.exit_info2, 0],
         ExitReason::Memory => [control.exit_info1 & 0x1f, control.exit_info2, 0],
         ExitReason::Exception => [control.exit_code & 0x1f, control.exit_info1 & 0xffff_ffff, control.exit_info2],
         ExitReason::Dr => [control.exit_code & 0x1f, control.exit_info1 & 0xf, 0],
@@ -200,7 +185,7 @@ pub(crate) fn qualification(vmcb: &Vmcb, reason: ExitReason, limits: &Limits) ->
 
 /// The port access of an exit (APM vol. 2, 15.10.2). What a processor without decode assists leaves out is what the
 /// instruction has without prefixes.
-fn port(vmcb: &Vmcb, limits: &Limits) -> PortAccess {
+fn port(vmcb: &Vmcb, machine: &Machine) -> PortAccess {
     let info = vmcb.control.exit_info1;
     let [_, _, low, high, ..] = info.to_le_bytes();
     let flag = |bit: u32, value: u64| if info & 1 << bit != 0 { value } else { 0 };
@@ -209,7 +194,7 @@ fn port(vmcb: &Vmcb, limits: &Limits) -> PortAccess {
         0 => default_address_size(vmcb),
         one_of_three => one_of_three << 1,
     };
-    let segment = match (limits.decode_assists, info & 1) {
+    let segment = match (machine.decode_assists, info & 1) {
         (true, _) => info >> 10 & 7,
         (false, 0) => 3,
         (false, _) => 0,
@@ -229,9 +214,9 @@ fn default_address_size(vmcb: &Vmcb) -> u64 {
 }
 
 /// Length of the instruction that exited, 0 if nothing tells.
-pub(crate) fn length(vmcb: &Vmcb, limits: &Limits) -> u64 {
+pub(crate) fn length(vmcb: &Vmcb, machine: &Machine) -> u64 {
     let control = &vmcb.control;
-    if limits.next_rip && control.next_rip != 0 {
+    if machine.next_rip && control.next_rip != 0 {
         return instruction(control.next_rip, vmcb.save.rip);
     }
     match control.exit_code {

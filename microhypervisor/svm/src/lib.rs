@@ -4,18 +4,16 @@
 //!
 //! ```text
 //!   state page (shared with the monitor)          VMCB + GuestRegs (the kernel's)
-//!        |  Vcpu::take  --- sanitised --->               |
+//!        |  Control::take  --- sanitised --->               |
 //!        |                                        world::enter   (the only code that touches the machine)
-//!        |  <--- Vcpu::report (reason, groups)  Vcpu::classify   |
+//!        |  <--- Control::report (reason, groups)  Control::classify   |
 //! ```
 //!
 //! * [`vmcb`] – layout of the control block (AMD APM vol. 2, appendix B)
-//! * [`page`] – access to the state page: each field is read once, no reference is ever formed
-//! * [`limits`] – what the machine and the kernel let a guest have; masks for control registers
+//! * [`machine`] – what the machine can do
 //! * [`segment`] – segment attributes, between the contract's form and SVM's
-//! * [`vcpu`] – the virtual CPU: initial state, intercepts, [`vcpu::Vcpu::take`] and [`vcpu::Vcpu::report`]
+//! * [`vcpu`] – the virtual CPU: initial state, intercepts, and the control block behind [`cloister_vcpu::Control`]
 //! * [`exit`] – exit codes into the contract's reasons, and which of them the kernel ends itself
-//! * [`fpu`] – the XSAVE image of the state page, made safe for XRSTOR
 //! * [`permission`] – the maps of intercepted ports and MSRs
 //! * [`world`] – the world switch
 //!
@@ -23,24 +21,17 @@
 //! ([`cloister_abi::arch::x86_64::vcpu::ExitReason::InvalidState`]). The kernel owns interrupts, FPU and XCR0
 //! switching, TLB tags and time; see [`vcpu::Vcpu`] for the order of its calls.
 #![cfg_attr(not(test), no_std)]
-#![expect(unsafe_code, reason = "shared memory of the state page, the control block that the processor writes, VMRUN")]
+#![expect(unsafe_code, reason = "the control block that the processor writes, VMRUN")]
 
 pub mod exit;
-pub mod fpu;
-pub mod limits;
-mod load;
-pub mod page;
+pub mod machine;
 pub mod permission;
 pub mod segment;
-mod state;
-mod store;
 pub mod vcpu;
 pub mod vmcb;
 pub mod world;
 
-pub use exit::Exit;
-pub use limits::Limits;
-pub use page::StatePage;
+pub use machine::Machine;
 pub use vcpu::{Setup, Vcpu};
 pub use vmcb::Vmcb;
 

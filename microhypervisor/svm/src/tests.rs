@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of the way between state page and control block, without a machine.
 
-use crate::limits::tests::epyc;
+use crate::machine::tests::epyc;
 use crate::vmcb::{Clean, V_IGN_TPR, V_INTR_MASKING, V_IRQ, Vmcb};
-use crate::{Setup, StatePage, Vcpu};
+use crate::{Setup, Vcpu};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, VcpuState};
+use cloister_vcpu::{Control, Exit, StatePage, Taken};
 use core::ptr::NonNull;
 use proptest::prelude::*;
 
@@ -29,7 +30,7 @@ impl Fixture {
         let vmcb = Box::into_raw(Box::new(Vmcb::zeroed()));
         // SAFETY: the page is integers only.
         let state = Box::into_raw(Box::new(unsafe { core::mem::zeroed::<VcpuState>() }));
-        let setup = Setup { io_map: 0x1000, msr_map: 0x4000, nested_cr3: 0x8000, asid: 7, limits: epyc() };
+        let setup = Setup { io_map: 0x1000, msr_map: 0x4000, nested_cr3: 0x8000, asid: 7, machine: epyc() };
         // SAFETY: the page lives as long as the fixture; nothing here enters the guest.
         let vcpu = unsafe { Vcpu::new(NonNull::new(vmcb).unwrap(), 0x6000, &setup) };
         Self { vcpu, vmcb, state }
@@ -50,7 +51,7 @@ impl Fixture {
         unsafe { &mut *self.state }
     }
 
-    fn take(&mut self, groups: Groups) -> crate::vcpu::Taken {
+    fn take(&mut self, groups: Groups) -> Taken {
         self.state().load = groups.bits();
         let page = self.page();
         self.vcpu.take(page)
@@ -187,7 +188,7 @@ fn nmi_blocks_until_iret() {
     fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
     assert_eq!(fixture.state().shadow, SHADOW_NMI);
     fixture.vmcb().control.exit_code = 0x74;
-    assert_eq!(fixture.vcpu.classify(), crate::Exit::Resume);
+    assert_eq!(fixture.vcpu.classify(), Exit::Resume);
     assert_eq!(fixture.vmcb().control.intercept_misc1 & 1 << 20, 0);
     fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
     assert_eq!(fixture.state().shadow, SHADOW_STI);
@@ -253,13 +254,13 @@ fn report_writes_what_the_reason_asks_for() {
 fn fpu_image_is_safe_for_xrstor() {
     let mut fixture = Fixture::new();
     fixture.state().fpu = [0xff; 2048];
-    let mut image = [0; crate::page::FPU_WORDS];
-    crate::fpu::take(fixture.page(), &mut image, 7, 0xffff);
+    let mut image = [0; cloister_vcpu::page::FPU_WORDS];
+    cloister_vcpu::fpu::take(fixture.page(), &mut image, 7, 0xffff);
     assert_eq!(image[3], 0xffff);
     assert_eq!(image[64..72], [7, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(image[72], u64::MAX);
     fixture.state().fpu = [0; 2048];
-    crate::fpu::give(fixture.page(), &image);
+    cloister_vcpu::fpu::give(fixture.page(), &image);
     assert_eq!(fixture.state().fpu[512], 7);
 }
 

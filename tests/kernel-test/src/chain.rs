@@ -233,7 +233,13 @@ fn inherits() -> Outcome {
     let medium = spawn(competitor, 0, MEDIUM)?;
     // The medium one runs while nobody above it has anything to do, and the unimportant one does not.
     let spun = SPUN.load(Relaxed);
-    equal!(down_for(chain.clock, 3_000), Err(Status::Timeout));
+    // An emulator on a busy machine may leave the core without time for a while.
+    for _ in 0..500 {
+        equal!(down_for(chain.clock, 3_000), Err(Status::Timeout));
+        if OTHER.load(Relaxed) > 0 {
+            break;
+        }
+    }
     let other = OTHER.load(Relaxed);
     check!(other > 0);
     equal!(SPUN.load(Relaxed), spun);

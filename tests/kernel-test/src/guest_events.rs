@@ -107,6 +107,7 @@ fn exception() -> Outcome {
     // An event whose delivery faults in nested paging is delivered again when the page is there.
     let mut guest = with_handlers(&[0xf4])?;
     guest.state().ss.base = SIZE;
+    guest.state().rflags = 0x202;
     inject(&mut guest, Event::interrupt(0x21));
     equal!(guest.run()?, ExitReason::Memory);
     equal!(guest.state().event, Event::interrupt(0x21));

@@ -5,7 +5,9 @@ use crate::guest_guards::needed;
 use crate::harness::{Failure, Outcome, Test};
 use crate::{check, equal};
 use cloister_abi::arch::x86_64::vcpu::{Controls, ExitReason, Groups, PortAccess};
+use cloister_abi::hip::features;
 use cloister_abi::hypercall::VcpuSync;
+use cloister_bare::entry::hip;
 use cloister_bare::guest::{CODE, Guest, all_groups};
 use cloister_bare::kernel::call;
 
@@ -34,10 +36,13 @@ fn expect(guest: &mut Guest, reason: ExitReason, length: u64) -> Outcome {
 
 fn simple() -> Outcome {
     needed()?;
+    // VMCALL with VMX, VMMCALL with SVM.
+    let vmx = hip().features & features::VMX != 0;
+    let hypercall: &[u8] = if vmx { &[0x0f, 0x01, 0xc1] } else { &[0x0f, 0x01, 0xd9] };
     let cases: [(&[u8], ExitReason, u64); 5] = [
         (&[0x0f, 0xa2], ExitReason::Cpuid, 2),
         (&[0xf4], ExitReason::Hlt, 1),
-        (&[0x0f, 0x01, 0xd9], ExitReason::Hypercall, 3),
+        (hypercall, ExitReason::Hypercall, 3),
         (&[0x0f, 0x08], ExitReason::CacheControl, 2),
         (&[0x0f, 0x09], ExitReason::CacheControl, 2),
     ];
@@ -224,12 +229,13 @@ fn debug() -> Outcome {
 
 fn virtualization() -> Outcome {
     needed()?;
-    // vmrun, vmload, vmsave, stgi, clgi, invlpga
-    for last in [0xd8, 0xda, 0xdb, 0xdc, 0xdd, 0xdf] {
+    // vmrun, vmload, vmsave, stgi, clgi, invlpga; vmlaunch, vmresume, vmxoff
+    for last in [0xd8, 0xda, 0xdb, 0xdc, 0xdd, 0xdf, 0xc2, 0xc3, 0xc4] {
         let mut guest = Guest::long(&[0x0f, 0x01, last, 0xf4])?;
         match guest.run()? {
             ExitReason::Virtualization => {}
-            // A processor that shows the guest no SVM raises #UD itself, for which this guest has no table.
+            // Instructions of the other extension, or of one that the processor does not show the guest, raise #UD, for which this
+            // guest has no table.
             ExitReason::Shutdown => continue,
             other => return Err(Failure::Failed(crate::harness::Text::of(format_args!("{other:?} at {last:x}")))),
         }

@@ -54,6 +54,17 @@ pub(crate) struct Settings {
     pub(crate) module: Vec<Module>,
     /// What makes the scenario a test.
     pub(crate) test: Option<TestSettings>,
+    /// That the test shall run in Bochs, too, where guests have VMX.
+    pub(crate) bochs: Option<BochsSettings>,
+}
+
+/// What differs in Bochs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct BochsSettings {
+    /// The machine's memory, all of which is the host's from the start.
+    pub(crate) memory: Size,
+    pub(crate) guest_memory: Size,
 }
 
 #[derive(Debug, Deserialize)]
@@ -151,6 +162,7 @@ impl Default for Settings {
             variables: BTreeMap::new(),
             module: Vec::new(),
             test: None,
+            bochs: None,
         }
     }
 }

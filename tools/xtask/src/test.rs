@@ -103,20 +103,29 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
     if options.only.is_none_or(|rung| rung == Rung::Scenarios) {
         for name in Scenario::names(workspace) {
             let wanted = options.filter.as_deref().is_none_or(|filter| name.contains(filter));
-            let mut scenario = Scenario::load(workspace, &name)?;
-            if let Some(test) = scenario.settings.test.take()
-                && wanted
-            {
-                jobs.push(Job {
-                    name: format!("scenario-{name}"),
-                    scenario,
-                    kind: JobKind::Script(test),
-                    emulator: Emulator::Qemu,
-                });
+            if wanted {
+                jobs.extend(script_jobs(workspace, &name)?);
             }
         }
     }
     jobs.retain(|job| options.machine.is_none_or(|machine| machine == job.emulator));
+    Ok(jobs)
+}
+
+/// A scenario's test on the machines that it names.
+fn script_jobs(workspace: &Workspace, name: &str) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for (emulator, label) in [(Emulator::Bochs, "bochs-"), (Emulator::Qemu, "")] {
+        let mut scenario = Scenario::load(workspace, name)?;
+        let bochs = scenario.settings.bochs;
+        let Some(test) = scenario.settings.test.take() else { continue };
+        if emulator == Emulator::Bochs {
+            let Some(bochs) = bochs else { continue };
+            scenario.settings.memory = bochs.memory;
+            scenario.settings.guest.memory = bochs.guest_memory;
+        }
+        jobs.push(Job { name: format!("scenario-{label}{name}"), scenario, kind: JobKind::Script(test), emulator });
+    }
     Ok(jobs)
 }
 

@@ -70,8 +70,8 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     interrupt::add_core(0)?;
     timer::init();
     let mut found = iommu::init();
-    match guest::init() {
-        Ok(()) => found |= features::SVM,
+    match guest::init(crate::percore::core()) {
+        Ok(feature) => found |= feature,
         Err(why) => log::warn!("no guests: {why}"),
     }
     let cores = smp::start_all(most_cores(info.command_line()));

@@ -132,9 +132,10 @@ impl Vcpu {
         }
     }
 
-    /// Its floating-point state is nobody's, and a guest that runs does not go on.
+    /// Its floating-point state is nobody's, its core forgets it, and a guest that runs does not go on.
     pub(crate) fn kill(&self) {
         core().forget_fpu(FpuOwner::vcpu(self));
+        guest::with_machine!(self, cpu => guest::Machine::retire(cpu, core()));
     }
 
     /// Saves the floating-point registers, which are the guest's. The trap must be off.

@@ -72,7 +72,8 @@ fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
     let all = bits(dst, access).ok_or(Status::BadParameter)?;
     let size = 1u64 << (call.order + PAGE_BITS);
     let (from, to) = (bytes(call.src_base)?, bytes(call.dst_base)?);
-    if call.order >= 18 && !cpu::has(feature::PAGE_1G) {
+    let guest = matches!(dst.content, Content::Guest(_));
+    if call.order >= 18 && !(cpu::has(feature::PAGE_1G) && (!guest || crate::arch::guest::has_huge_pages())) {
         return Err(Status::BadFeature);
     }
     if host && to + size > USER_END {

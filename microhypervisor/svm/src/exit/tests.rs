@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of exit codes, by the tables of AMD APM vol. 2, appendix C.
 
-use super::{Exit, length, qualification};
-use crate::limits::Limits;
-use crate::limits::tests::{EPYC, epyc};
+use super::{length, qualification};
+use crate::machine::Machine;
+use crate::machine::tests::{EPYC, epyc};
 use crate::tests::Fixture;
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
+use cloister_vcpu::{Control, Cpuid, Exit};
 use proptest::prelude::*;
 
 fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
@@ -134,7 +135,7 @@ fn address_size_follows_the_code_segment() {
 
 #[test]
 fn decode_assists_and_next_rip_are_used() {
-    let limits = Limits::from_cpuid(&crate::limits::Cpuid { extended_a: [1, 16, 0, 0x89], ..EPYC }).unwrap();
+    let limits = Machine::from_cpuid(&Cpuid { extended_a: [1, 16, 0, 0x89], ..EPYC }).unwrap();
     let (mut fixture, _) = exit(0x7b, 0x0001_1014, 0x1003);
     fixture.vmcb().save.rip = 0x1000;
     fixture.vmcb().control.next_rip = 0x1004;

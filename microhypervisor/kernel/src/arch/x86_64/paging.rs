@@ -43,7 +43,9 @@ impl Format for Host {
     const ROOT_SLOTS: usize = 256;
 }
 
-/// Nested tables of a guest. In SVM they have the format of host tables, and every access of a guest is a user access.
+/// Nested tables of a guest. In SVM they have the format of host tables, and every access of a guest is a user access; in EPT the
+/// three low bits are the rights to read, write and execute. What is said here holds for both, since every page can be read; only
+/// the attributes of leaves differ.
 #[derive(Debug)]
 pub(crate) struct Guest;
 
@@ -51,7 +53,7 @@ impl Format for Guest {
     const LEVELS: u32 = 4;
     const PRESENT: u64 = PRESENT;
     const LARGE: u64 = LARGE;
-    const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+    const TABLE: u64 = PRESENT | WRITE | USER;
     const ADDRESS: u64 = ADDRESS;
     const ROOT_SLOTS: usize = 512;
 }
@@ -76,6 +78,9 @@ pub(crate) fn attributes(access: Access, guest: bool) -> Option<u64> {
     if !access.contains(Access::READ) || (write && exec && !guest) {
         return None;
     }
+    if guest && super::guest::uses_ept() {
+        return Some(ept_attributes(access));
+    }
     let mut bits = PRESENT | USER | ACCESSED | DIRTY;
     bits |= if write { WRITE } else { 0 };
     bits |= if exec { 0 } else { NO_EXEC };
@@ -83,6 +88,22 @@ pub(crate) fn attributes(access: Access, guest: bool) -> Option<u64> {
     // PAT entry 1 (PWT alone) is set to write-combining at boot.
     bits |= if access.contains(Access::WRITE_COMBINING) { PWT } else { 0 };
     Some(bits)
+}
+
+/// Attribute bits of a page of EPT (Intel SDM vol. 3C, table 29-6): rights, memory type.
+fn ept_attributes(access: Access) -> u64 {
+    const READ: u64 = 1 << 0;
+    const EXECUTE: u64 = 1 << 2;
+    const WRITE_BACK: u64 = 6 << 3;
+    const WRITE_COMBINING: u64 = 1 << 3;
+    let write = if access.contains(Access::WRITE) { WRITE } else { 0 };
+    let execute = if access.contains(Access::EXEC) { EXECUTE } else { 0 };
+    let kind = match (access.contains(Access::UNCACHED), access.contains(Access::WRITE_COMBINING)) {
+        (true, _) => 0,
+        (false, true) => WRITE_COMBINING,
+        (false, false) => WRITE_BACK,
+    };
+    READ | write | execute | kind
 }
 
 /// Attribute bits for as much of `access` as an existing mapping allows.

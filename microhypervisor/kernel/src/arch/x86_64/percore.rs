@@ -231,6 +231,15 @@ impl Head {
         self.tss.rsp0 = end;
     }
 
+    /// Loads the task register again, with its whole limit.
+    pub(crate) fn load_task(&mut self) {
+        // The processor has marked the segment as busy, and refuses one that is.
+        let [.., low, _] = &mut self.gdt;
+        *low &= !(2 << 40);
+        // SAFETY: the descriptor is that of this core's task segment.
+        unsafe { asm!("ltr {:x}", in(reg) TSS_SELECTOR, options(nostack, preserves_flags)) };
+    }
+
     /// Says whether the loaded port bitmap holds for the current EC.
     #[inline]
     pub(crate) fn use_ports(&mut self, loaded: bool) {

@@ -4,16 +4,14 @@
 //! Values of a monitor go through these masks before the processor sees them. Bits that do not exist are taken away; a
 //! combination that the processor refuses (paging without protection, say) is left for it to refuse.
 
-use crate::vmcb::{TLB_FLUSH_ALL, TLB_FLUSH_GUEST};
-
 /// CR0: paging.
 pub const CR0_PG: u64 = 1 << 31;
 const CR0_ET: u64 = 1 << 4;
 const CR0_MASK: u64 = 0xe005_003f;
-/// EFER: SVM enabled; always set for the processor, never shown to the guest.
-pub const EFER_SVME: u64 = 1 << 12;
-const EFER_LME: u64 = 1 << 8;
-const EFER_LMA: u64 = 1 << 10;
+/// EFER: long mode enabled.
+pub const EFER_LME: u64 = 1 << 8;
+/// EFER: long mode active.
+pub const EFER_LMA: u64 = 1 << 10;
 const EFER_BASE: u64 = 1 << 11 | EFER_LMA | EFER_LME | 1;
 const DR6_MASK: u64 = 0xe00f;
 const DR6_ONES: u64 = 0xffff_0ff0;
@@ -33,7 +31,8 @@ const CR4_LEAF1_ECX: [(u32, u64); 2] = [(17, 1 << 17), (26, 1 << 18)];
 const CR4_LEAF7_EBX: [(u32, u64); 3] = [(0, 1 << 16), (7, 1 << 20), (20, 1 << 21)];
 /// As above: leaf 7 ECX.
 const CR4_LEAF7_ECX: [(u32, u64); 2] = [(2, 1 << 11), (16, 1 << 12)];
-const CR4_PAE: u64 = 1 << 5;
+/// CR4: physical address extension.
+pub const CR4_PAE: u64 = 1 << 5;
 /// CR4.PCE needs no feature bit.
 const CR4_PCE: u64 = 1 << 8;
 
@@ -50,7 +49,7 @@ pub struct Cpuid {
     pub extended1: [u32; 4],
     /// Leaf 0x8000_0008.
     pub extended8: [u32; 4],
-    /// Leaf 0x8000_000a.
+    /// Leaf 0x8000_000a (SVM).
     pub extended_a: [u32; 4],
 }
 
@@ -61,11 +60,6 @@ pub struct Limits {
     cr4: u64,
     efer: u64,
     xcr0: u64,
-    flush: u32,
-    /// The processor tells the address of the next instruction.
-    pub next_rip: bool,
-    /// The processor tells segment and address size of string I/O and the register of DR accesses.
-    pub decode_assists: bool,
 }
 
 fn allowed<const N: usize>(leaf: u32, table: [(u32, u64); N]) -> u64 {
@@ -73,21 +67,17 @@ fn allowed<const N: usize>(leaf: u32, table: [(u32, u64); N]) -> u64 {
 }
 
 impl Limits {
-    /// Limits of the machine with these CPUID leaves; `None` if it has no SVM with nested paging.
+    /// Limits of the machine with these CPUID leaves.
     #[must_use]
-    pub fn from_cpuid(cpuid: &Cpuid) -> Option<Self> {
+    pub fn from_cpuid(cpuid: &Cpuid) -> Self {
         let [_, _, leaf1_ecx, leaf1_edx] = cpuid.leaf1;
         let [_, leaf7_ebx, leaf7_ecx, _] = cpuid.leaf7;
         let [_, _, extended1_ecx, extended1_edx] = cpuid.extended1;
-        let [_, _, _, svm] = cpuid.extended_a;
-        if extended1_ecx & 1 << 2 == 0 || svm & 1 == 0 {
-            return None;
-        }
         let ffxsr = u64::from(extended1_edx >> 25 & 1) << 14;
         let tce = u64::from(extended1_ecx >> 17 & 1) << 15;
         let has_xsave = leaf1_ecx & 1 << 26 != 0;
         let physical_bits = (cpuid.extended8[0] & 0xff).clamp(36, 52);
-        Some(Self {
+        Self {
             cr3: (1 << physical_bits) - 1,
             cr4: CR4_PCE
                 | allowed(leaf1_edx, CR4_LEAF1_EDX)
@@ -96,17 +86,13 @@ impl Limits {
                 | allowed(leaf7_ecx, CR4_LEAF7_ECX),
             efer: EFER_BASE | ffxsr | tce,
             xcr0: if has_xsave { u64::from(cpuid.leaf_d[0]) & XCR0_MASK | 1 } else { 1 },
-            flush: if svm & 1 << 6 != 0 { TLB_FLUSH_GUEST } else { TLB_FLUSH_ALL },
-            next_rip: svm & 1 << 3 != 0,
-            decode_assists: svm & 1 << 7 != 0,
-        })
+        }
     }
 
-    /// What VMRUN must be told to flush one guest's TLB entries.
-    #[inline]
+    /// The same without some bits of CR4.
     #[must_use]
-    pub const fn flush(&self) -> u32 {
-        self.flush
+    pub const fn without_cr4(self, bits: u64) -> Self {
+        Self { cr4: self.cr4 & !bits, ..self }
     }
 
     /// CR0 with the bits that exist. ET is always set.
@@ -130,19 +116,11 @@ impl Limits {
         value & self.cr4
     }
 
-    /// CR4 of a guest that has enabled long mode but not paging yet. QEMU's TCG goes back to a host from such a guest with the
-    /// guest's CR0 if CR4.PAE is clear; the bit means nothing without paging, so the guest gets it early there.
-    #[inline]
-    #[must_use]
-    pub const fn cr4_of_long_mode(&self, cr4: u64, efer: u64, cr0: u64) -> u64 {
-        if !self.next_rip && efer & EFER_LME != 0 && cr0 & CR0_PG == 0 { cr4 | CR4_PAE } else { cr4 }
-    }
-
     /// EFER for the processor. LMA is not the monitor's to say: it follows from LME and paging (APM vol. 2, 14.6.1).
     #[inline]
     #[must_use]
     pub const fn efer(&self, value: u64, cr0: u64) -> u64 {
-        let value = value & self.efer & !EFER_LMA | EFER_SVME;
+        let value = value & self.efer & !EFER_LMA;
         if value & EFER_LME != 0 && cr0 & CR0_PG != 0 { value | EFER_LMA } else { value }
     }
 
@@ -177,11 +155,11 @@ impl Limits {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::{CR0_PG, Cpuid, EFER_SVME, Limits};
+mod tests {
+    use super::{CR0_PG, Cpuid, Limits};
 
     /// What QEMU's EPYC model says, as far as it matters.
-    pub(crate) const EPYC: Cpuid = Cpuid {
+    const EPYC: Cpuid = Cpuid {
         leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
         leaf7: [0, 0x209c_01a9, 0, 0],
         leaf_d: [7, 0x340, 0x340, 0],
@@ -190,33 +168,16 @@ pub(crate) mod tests {
         extended_a: [1, 16, 0, 1],
     };
 
-    pub(crate) fn epyc() -> Limits {
-        Limits::from_cpuid(&EPYC).unwrap()
-    }
-
-    #[test]
-    fn without_nested_paging_there_is_nothing() {
-        assert_eq!(Limits::from_cpuid(&Cpuid::default()), None);
-        assert_eq!(Limits::from_cpuid(&Cpuid { extended_a: [0; 4], ..EPYC }), None);
-        assert_eq!(Limits::from_cpuid(&Cpuid { extended1: [0; 4], ..EPYC }), None);
+    fn epyc() -> Limits {
+        Limits::from_cpuid(&EPYC)
     }
 
     #[test]
     fn long_mode_follows_paging() {
         let limits = epyc();
-        assert_eq!(limits.efer(0xd01, CR0_PG), 0x1d01);
-        assert_eq!(limits.efer(0x500, 0), 0x1100);
-        assert_eq!(limits.efer(0x400, CR0_PG), EFER_SVME);
-    }
-
-    #[test]
-    fn emulator_gets_pae_early() {
-        let limits = epyc();
-        assert_eq!(limits.cr4_of_long_mode(0, 0x1100, 0x11), 0x20);
-        assert_eq!(limits.cr4_of_long_mode(0, 0x1000, 0x11), 0);
-        assert_eq!(limits.cr4_of_long_mode(0, 0x1100, CR0_PG), 0);
-        let real = Limits { next_rip: true, ..limits };
-        assert_eq!(real.cr4_of_long_mode(0, 0x1100, 0x11), 0);
+        assert_eq!(limits.efer(0xd01, CR0_PG), 0xd01);
+        assert_eq!(limits.efer(0x500, 0), 0x100);
+        assert_eq!(limits.efer(0x400, CR0_PG), 0);
     }
 
     #[test]

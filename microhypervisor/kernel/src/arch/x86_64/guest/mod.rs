@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests on this processor: SVM with nested paging, or VMX with EPT, as is found at boot. [`crate::guest`] does what it does
+//! once for each ([`Machine`]); the choice is one branch per run.
+//!
+//! What all cores share is made once ([`init`]); each core then switches the extension on for itself ([`init_core`]).
+//!
+//! Sources: AMD APM vol. 2, 15.16 (address-space identifiers); Intel SDM vol. 3C, 29.4 (VPIDs and EPT).
+
+mod svm;
+mod vmx;
+
+use super::cpu::{feature, has};
+use super::fpu;
+use crate::memory::{POOL, physical};
+use crate::object::Vcpu;
+use crate::percore::Core;
+use cloister_abi::hip::features;
+use cloister_vcpu::{Control, Cpuid, StatePage};
+use core::arch::x86_64::{__cpuid, __cpuid_count};
+use core::cell::{Cell, UnsafeCell};
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
+use spin::Mutex;
+
+/// The processor's side of a VCPU.
+#[derive(Debug)]
+pub(crate) enum Cpu {
+    Svm(cloister_svm::Vcpu),
+    Vmx(cloister_vmx::Vcpu),
+}
+
+/// Evaluates an expression for the processor's side, whichever it is.
+macro_rules! with_machine {
+    ($vcpu:expr, $cpu:ident => $body:expr) => {
+        match $vcpu.machine() {
+            $crate::arch::guest::Cpu::Svm($cpu) => $body,
+            $crate::arch::guest::Cpu::Vmx($cpu) => $body,
+        }
+    };
+}
+pub(crate) use with_machine;
+
+/// What the kernel does with either.
+pub(crate) trait Machine: Control {
+    /// Makes it what this core works on: before anything else, and whenever another may have been worked on since.
+    fn activate(&mut self, core: &Core);
+    /// Whether [`Self::run`] ends at a time by itself, so that the host's timer need not be armed for a guest's deadline.
+    fn has_timer(&self) -> bool;
+    /// Runs the guest until it exits, or until that tick where there is a timer. FPU and XCR0 are the guest's.
+    fn run(&mut self, core: &Core, until: u64, utcb: u64);
+    /// It goes, and its core forgets it.
+    fn retire(&mut self, core: &Core);
+}
+
+/// What one core has for the guests that it runs. That core alone touches it.
+#[derive(Debug)]
+pub(crate) struct PerCore {
+    svm: UnsafeCell<Option<cloister_svm::world::Host>>,
+    vmx: UnsafeCell<Option<cloister_vmx::world::Host>>,
+    /// Whose translations are under the shared tag.
+    shared_tag: Cell<Option<NonNull<u8>>>,
+}
+
+impl PerCore {
+    /// What a core has before [`init_core`].
+    pub(crate) const fn new() -> Self {
+        Self { svm: UnsafeCell::new(None), vmx: UnsafeCell::new(None), shared_tag: Cell::new(None) }
+    }
+}
+
+/// What all guests share.
+struct Shared {
+    kind: Kind,
+    /// Tags in use, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
+    tags: u64,
+    tag_count: u32,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Svm(svm::Shared),
+    Vmx(vmx::Shared),
+}
+
+static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
+/// The feature of the HIP that tells of it, or 0.
+static FOUND: AtomicU64 = AtomicU64::new(0);
+
+const SHARED_TAG: u32 = 1;
+
+/// Whether guests can run here.
+pub(crate) fn is_supported() -> bool {
+    FOUND.load(Relaxed) != 0
+}
+
+/// Whether guest spaces are in the format of EPT.
+pub(crate) fn uses_ept() -> bool {
+    FOUND.load(Relaxed) == features::VMX
+}
+
+/// Whether guest spaces can have pages of 1 GiB, where host spaces can.
+pub(crate) fn has_huge_pages() -> bool {
+    match SHARED.lock().as_ref().map(|shared| shared.kind) {
+        Some(Kind::Vmx(shared)) => shared.machine.huge_pages,
+        _ => true,
+    }
+}
+
+fn leaf(number: u32) -> [u32; 4] {
+    let max = __cpuid(number & 0x8000_0000).eax;
+    let leaf = if number <= max { __cpuid_count(number, 0) } else { return [0; 4] };
+    [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
+}
+
+/// Finds the extension and makes what all cores share. Answers its feature of the HIP.
+///
+/// # Errors
+/// Why guests cannot run here.
+pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
+    let cpuid = Cpuid {
+        leaf1: leaf(1),
+        leaf7: leaf(7),
+        leaf_d: leaf(0xd),
+        extended1: leaf(0x8000_0001),
+        extended8: leaf(0x8000_0008),
+        extended_a: leaf(0x8000_000a),
+    };
+    let (kind, found, tag_count) = if vmx::is_there(&cpuid) {
+        (Kind::Vmx(vmx::init(&cpuid)?), features::VMX, 64)
+    } else {
+        (Kind::Svm(svm::init(&cpuid)?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
+    };
+    *SHARED.lock() = Some(Shared { kind, tags: 0b11, tag_count });
+    init_core(core)?;
+    FOUND.store(found, Relaxed);
+    Ok(found)
+}
+
+/// Switches the extension on, on this core.
+///
+/// # Errors
+/// Why guests cannot run on it.
+pub(crate) fn init_core(core: &Core) -> Result<(), &'static str> {
+    let kind = SHARED.lock().as_ref().map(|shared| shared.kind);
+    match kind {
+        Some(Kind::Svm(_)) => svm::init_core(core),
+        Some(Kind::Vmx(shared)) => vmx::init_core(core, &shared),
+        None => Err("there are no guests on this machine"),
+    }
+}
+
+/// Adjacent frames for a map, filled by `fill`, kept for ever. Answers their physical address.
+fn map<const SIZE: usize>(fill: fn(&mut [u8; SIZE])) -> Result<u64, &'static str> {
+    let frames = POOL.reserve(SIZE / 4096).map_err(|_| "the kernel's pool is too small for guests")?;
+    // SAFETY: fresh adjacent frames of this size, kept for ever.
+    fill(unsafe { frames.cast().as_mut() });
+    Ok(physical(frames))
+}
+
+/// Tag of a guest's translations in the translation buffer.
+#[derive(Debug)]
+pub(crate) struct Tag(u32);
+
+impl Tag {
+    /// A free tag, or the shared one.
+    pub(crate) fn take() -> Self {
+        let mut shared = SHARED.lock();
+        let Some(shared) = shared.as_mut() else { return Self(SHARED_TAG) };
+        let free = shared.tags.trailing_ones();
+        if free >= shared.tag_count {
+            return Self(SHARED_TAG);
+        }
+        shared.tags |= 1 << free;
+        Self(free)
+    }
+}
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        if self.0 != SHARED_TAG
+            && let Some(shared) = SHARED.lock().as_mut()
+        {
+            shared.tags &= !(1 << self.0);
+        }
+    }
+}
+
+/// The processor's side of a new VCPU.
+///
+/// # Safety
+/// The block is a zeroed frame of its own, `root` the root of a guest space, and both stay while the VCPU does.
+pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
+    match SHARED.lock().as_ref().map(|shared| shared.kind) {
+        // SAFETY: the caller vouches for the block.
+        Some(Kind::Svm(shared)) => Cpu::Svm(unsafe { shared.new_cpu(block, root, tag.0) }),
+        // SAFETY: as above.
+        Some(Kind::Vmx(shared)) => Cpu::Vmx(unsafe { shared.new_cpu(block, root, tag.0) }),
+        // Callers look at `is_supported` first.
+        None => unreachable!("a VCPU without guests"),
+    }
+}
+
+/// The state page, for the processor's side.
+pub(crate) fn state_page(page: NonNull<cloister_abi::arch::current::vcpu::VcpuState>) -> StatePage {
+    // SAFETY: state pages are frames of the kernel's, and go with their VCPU.
+    unsafe { StatePage::new(page) }
+}
+
+/// Runs the guest until it exits, with XCR0 and translations as they must be.
+#[inline(always)]
+pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64, utcb: u64) {
+    let this = Some(vcpu.page.cast());
+    // Known to others before the generation is read, so that who takes memory away from now on interrupts this core.
+    core.remote.guest.store(vcpu.guest.root(), Ordering::SeqCst);
+    let generation = vcpu.guest.generation.load(Ordering::Acquire);
+    let shares = vcpu.tag().0 == SHARED_TAG;
+    if vcpu.generation.get() != generation || (shares && core.guests.shared_tag.get() != this) {
+        vcpu.generation.set(generation);
+        if shares {
+            core.guests.shared_tag.set(this);
+        }
+        cpu.flush_tlb();
+    }
+    let (own, guest) = (fpu::mask(), cpu.xcr0());
+    if own != guest && has(feature::XSAVE) {
+        // SAFETY: the limits allow only what the processor has.
+        unsafe { fpu::write_xcr0(guest) };
+    }
+    cpu.run(core, until, utcb);
+    core.remote.guest.store(0, Ordering::Release);
+    if own != guest && has(feature::XSAVE) {
+        // SAFETY: the mask of the boot.
+        unsafe { fpu::write_xcr0(own) };
+    }
+}
+
+/// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
+pub(crate) fn restore_task(core: &Core) -> bool {
+    vmx::restore_task(core)
+}

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests by SVM. AMD APM vol. 2, 15.4 (enabling SVM), 15.30 (MSRs).
+
+use super::Machine;
+use crate::memory::{self, physical};
+use crate::percore::Core;
+use cloister_svm::permission::{fill_io_map, fill_msr_map};
+use cloister_svm::world::Host;
+use cloister_svm::{Setup, Vcpu};
+use cloister_vcpu::Cpuid;
+use core::ptr::NonNull;
+use x86::msr::{IA32_EFER, rdmsr, wrmsr};
+
+const VM_CR: u32 = 0xc001_0114;
+const VM_HSAVE_PA: u32 = 0xc001_0117;
+
+/// What all guests share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    io_map: u64,
+    msr_map: u64,
+    machine: cloister_svm::Machine,
+}
+
+/// Looks for SVM and makes the maps.
+pub(super) fn init(cpuid: &Cpuid) -> Result<Shared, &'static str> {
+    let machine = cloister_svm::Machine::from_cpuid(cpuid);
+    let machine = machine.ok_or("the processor has neither SVM with nested paging nor VMX")?;
+    // SAFETY: the register exists where SVM does.
+    if unsafe { rdmsr(VM_CR) } >> 4 & 1 != 0 {
+        return Err("SVM is disabled by the firmware");
+    }
+    Ok(Shared { io_map: super::map(fill_io_map)?, msr_map: super::map(fill_msr_map)?, machine })
+}
+
+/// Switches SVM on.
+pub(super) fn init_core(core: &Core) -> Result<(), &'static str> {
+    let save = memory::boot_frame()?;
+    let block = memory::boot_frame()?;
+    // SAFETY: the register exists in long mode.
+    let efer = unsafe { rdmsr(IA32_EFER) };
+    // SAFETY: SVM exists and is allowed.
+    unsafe { wrmsr(IA32_EFER, efer | 1 << 12) };
+    // SAFETY: SVM is on; the host save area is a frame of its own.
+    unsafe { wrmsr(VM_HSAVE_PA, physical(save)) };
+    // SAFETY: SVM is on; the frame is for this alone; the registers are as they stay.
+    let host = unsafe { Host::new(block.cast(), physical(block)) };
+    // SAFETY: this core's own, and no guest runs yet.
+    unsafe { *core.guests.svm.get() = Some(host) };
+    Ok(())
+}
+
+impl Shared {
+    /// A new VCPU.
+    ///
+    /// # Safety
+    /// As [`super::new_cpu`].
+    pub(super) unsafe fn new_cpu(&self, block: NonNull<u8>, root: u64, tag: u32) -> Vcpu {
+        let &Self { io_map, msr_map, machine } = self;
+        let setup = Setup { io_map, msr_map, nested_cr3: root, asid: tag, machine };
+        // SAFETY: the caller vouches for the block.
+        unsafe { Vcpu::new(block.cast(), physical(block), &setup) }
+    }
+}
+
+impl Machine for Vcpu {
+    #[inline]
+    fn activate(&mut self, _: &Core) {}
+
+    #[inline]
+    fn has_timer(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn run(&mut self, core: &Core, _: u64, utcb: u64) {
+        // SAFETY: this core's own, and nothing else refers to it.
+        let Some(host) = (unsafe { &mut *core.guests.svm.get() }) else { return };
+        host.set_thread(crate::arch::percore::fs_base(), utcb);
+        // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
+        unsafe { self.enter(host) };
+    }
+
+    fn retire(&mut self, _: &Core) {}
+}

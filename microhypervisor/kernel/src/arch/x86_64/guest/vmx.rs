@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guests by VMX. Intel SDM vol. 3C, 24.6 to 24.8 (discovering and enabling VMX).
+
+use super::Machine;
+use crate::arch::cpu::ticks;
+use crate::memory::{self, physical};
+use crate::percore::Core;
+use cloister_vcpu::Cpuid;
+use cloister_vmx::permission::fill_msr_map;
+use cloister_vmx::world::Host;
+use cloister_vmx::{Setup, Vcpu};
+use core::ptr::NonNull;
+use x86::msr::rdmsr;
+
+/// What all guests share.
+#[derive(Clone, Copy)]
+pub(super) struct Shared {
+    msr_map: u64,
+    pub(super) machine: cloister_vmx::Machine,
+}
+
+/// Whether the processor has VMX at all.
+pub(super) const fn is_there(cpuid: &Cpuid) -> bool {
+    let [_, _, ecx, _] = cpuid.leaf1;
+    ecx & 1 << 5 != 0
+}
+
+/// Reads what VMX can do here, and makes the map.
+pub(super) fn init(cpuid: &Cpuid) -> Result<Shared, &'static str> {
+    // SAFETY: the capability registers exist where VMX does, and those of later processors are read where an earlier one says so.
+    let machine = cloister_vmx::Machine::detect(cpuid, |msr| unsafe { rdmsr(msr) })?;
+    Ok(Shared { msr_map: super::map(fill_msr_map)?, machine })
+}
+
+/// Switches VMX on.
+pub(super) fn init_core(core: &Core, shared: &Shared) -> Result<(), &'static str> {
+    let region = memory::boot_frame()?;
+    let tpr = memory::boot_frame()?;
+    // SAFETY: the head is this core's own, and stays where it is.
+    let task = unsafe { &raw const (*core.head.get()).tss }.addr() as u64;
+    // SAFETY: VMX is there; the frames are for this alone; the registers are as they stay.
+    let host = unsafe { Host::new(region.cast(), physical(region), tpr, physical(tpr), task, &shared.machine) }?;
+    // SAFETY: this core's own, and no guest runs yet.
+    unsafe { *core.guests.vmx.get() = Some(host) };
+    Ok(())
+}
+
+impl Shared {
+    /// A new VCPU.
+    ///
+    /// # Safety
+    /// As [`super::new_cpu`].
+    pub(super) unsafe fn new_cpu(&self, block: NonNull<u8>, root: u64, tag: u32) -> Vcpu {
+        let &Self { msr_map, machine } = self;
+        let setup = Setup { msr_map, root, tag, machine };
+        // SAFETY: the caller vouches for the block.
+        unsafe { Vcpu::new(block.cast(), physical(block), &setup) }
+    }
+}
+
+/// This core's side.
+#[expect(clippy::mut_from_ref, reason = "a core runs one handler at a time, and none keeps the reference")]
+#[inline]
+fn host(core: &Core) -> Option<&mut Host> {
+    // SAFETY: this core's own, and nothing else refers to it.
+    unsafe { &mut *core.guests.vmx.get() }.as_mut()
+}
+
+impl Machine for Vcpu {
+    #[inline]
+    fn activate(&mut self, core: &Core) {
+        if let Some(host) = host(core) {
+            // SAFETY: a VCPU belongs to one core.
+            unsafe { self.make_current(host) };
+        }
+    }
+
+    #[inline]
+    fn has_timer(&self) -> bool {
+        Self::has_timer(self)
+    }
+
+    #[inline]
+    fn run(&mut self, core: &Core, until: u64, utcb: u64) {
+        let Some(host) = host(core) else { return };
+        host.set_thread(crate::arch::percore::fs_base(), utcb);
+        // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; `crate::guest` has activated it; the EPT maps what
+        // was delegated.
+        unsafe { self.enter(host, until.saturating_sub(ticks())) };
+    }
+
+    fn retire(&mut self, core: &Core) {
+        if let Some(host) = host(core) {
+            self.forget(host);
+        }
+    }
+}
+
+/// See [`super::restore_task`].
+pub(super) fn restore_task(core: &Core) -> bool {
+    if !host(core).is_some_and(Host::is_task_cut) {
+        return false;
+    }
+    // SAFETY: the head is this core's own.
+    unsafe { (*core.head.get()).load_task() };
+    true
+}

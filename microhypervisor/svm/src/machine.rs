@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What this machine's SVM can do.
+
+use crate::vmcb::{TLB_FLUSH_ALL, TLB_FLUSH_GUEST};
+use cloister_vcpu::limits::{CR0_PG, CR4_PAE, EFER_LME};
+use cloister_vcpu::{Cpuid, Limits};
+
+/// EFER: SVM enabled; always set for the processor, never shown to the guest.
+pub const EFER_SVME: u64 = 1 << 12;
+
+/// The machine, as far as guests are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What a guest may have.
+    pub limits: Limits,
+    /// What VMRUN must be told to flush one guest's TLB entries.
+    pub flush: u32,
+    /// The processor tells the address of the next instruction.
+    pub next_rip: bool,
+    /// The processor tells segment and address size of string I/O and the register of DR accesses.
+    pub decode_assists: bool,
+}
+
+impl Machine {
+    /// The machine with these CPUID leaves; `None` if it has no SVM with nested paging.
+    #[must_use]
+    pub fn from_cpuid(cpuid: &Cpuid) -> Option<Self> {
+        let [_, _, _, svm] = cpuid.extended_a;
+        if cpuid.extended1[2] & 1 << 2 == 0 || svm & 1 == 0 {
+            return None;
+        }
+        Some(Self {
+            limits: Limits::from_cpuid(cpuid),
+            flush: if svm & 1 << 6 != 0 { TLB_FLUSH_GUEST } else { TLB_FLUSH_ALL },
+            next_rip: svm & 1 << 3 != 0,
+            decode_assists: svm & 1 << 7 != 0,
+        })
+    }
+
+    /// CR4 of a guest that has enabled long mode but not paging yet. QEMU's TCG goes back to a host from such a guest with the
+    /// guest's CR0 if CR4.PAE is clear; the bit means nothing without paging, so the guest gets it early there.
+    #[inline]
+    #[must_use]
+    pub const fn cr4_of_long_mode(&self, cr4: u64, efer: u64, cr0: u64) -> u64 {
+        if !self.next_rip && efer & EFER_LME != 0 && cr0 & CR0_PG == 0 { cr4 | CR4_PAE } else { cr4 }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{CR0_PG, Cpuid, Machine};
+
+    /// What QEMU's EPYC model says, as far as it matters.
+    pub(crate) const EPYC: Cpuid = Cpuid {
+        leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+        leaf7: [0, 0x209c_01a9, 0, 0],
+        leaf_d: [7, 0x340, 0x340, 0],
+        extended1: [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+        extended8: [0x3028, 0, 0, 0],
+        extended_a: [1, 16, 0, 1],
+    };
+
+    pub(crate) fn epyc() -> Machine {
+        Machine::from_cpuid(&EPYC).unwrap()
+    }
+
+    #[test]
+    fn without_nested_paging_there_is_nothing() {
+        assert_eq!(Machine::from_cpuid(&Cpuid::default()), None);
+        assert_eq!(Machine::from_cpuid(&Cpuid { extended_a: [0; 4], ..EPYC }), None);
+        assert_eq!(Machine::from_cpuid(&Cpuid { extended1: [0; 4], ..EPYC }), None);
+    }
+
+    #[test]
+    fn emulator_gets_pae_early() {
+        let machine = epyc();
+        assert_eq!(machine.cr4_of_long_mode(0, 0x1100, 0x11), 0x20);
+        assert_eq!(machine.cr4_of_long_mode(0, 0x1000, 0x11), 0);
+        assert_eq!(machine.cr4_of_long_mode(0, 0x1100, CR0_PG), 0);
+        let real = Machine { next_rip: true, ..machine };
+        assert_eq!(real.cr4_of_long_mode(0, 0x1100, 0x11), 0);
+    }
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the processor's capability registers say (SDM vol. 3D, appendix A), and the control words that follow.
+//!
+//! A control is *required* (no guest without it), *wanted* (set where it exists), or off. Everything that a processor with
+//! unrestricted guests has always had besides is required, so that there is one way of each thing.
+
+use cloister_vcpu::{Cpuid, Limits};
+
+const BASIC: u32 = 0x480;
+const MISC: u32 = 0x485;
+const CR0_FIXED0: u32 = 0x486;
+const CR4_FIXED0: u32 = 0x488;
+const SECONDARY: u32 = 0x48b;
+const EPT_VPID: u32 = 0x48c;
+const TRUE_PIN: u32 = 0x48d;
+const TRUE_PRIMARY: u32 = 0x48e;
+const TRUE_EXIT: u32 = 0x48f;
+const TRUE_ENTRY: u32 = 0x490;
+
+/// External interrupts, NMIs, virtual NMIs.
+const PIN_REQUIRED: u32 = 1 << 0 | 1 << 3 | 1 << 5;
+/// The preemption timer.
+const TIMER: u32 = 1 << 6;
+/// Primary controls that [`crate::vcpu`] switches.
+pub(crate) const INTERRUPT_WINDOW: u32 = 1 << 2;
+/// As above.
+pub(crate) const RDPMC: u32 = 1 << 11;
+/// As above.
+pub(crate) const RDTSC: u32 = 1 << 12;
+/// As above.
+pub(crate) const MOV_DR: u32 = 1 << 23;
+/// As above.
+pub(crate) const PAUSE: u32 = 1 << 30;
+/// TSC offset, HLT, MWAIT, MOV DR, TPR shadow, every port, MSR bitmap, MONITOR, secondary controls.
+const PRIMARY_REQUIRED: u32 =
+    1 << 3 | 1 << 7 | 1 << 10 | MOV_DR | 1 << 21 | 1 << 24 | 1 << 28 | 1 << 29 | SECONDARY_CONTROLS;
+const SECONDARY_CONTROLS: u32 = 1 << 31;
+/// EPT, WBINVD, unrestricted guest.
+const SECONDARY_REQUIRED: u32 = 1 << 1 | 1 << 6 | 1 << 7;
+/// RDTSCP and INVPCID exist for the guest, VPID.
+const SECONDARY_WANTED: u32 = 1 << 3 | TAGGED | 1 << 12;
+/// VPID: translations are tagged.
+const TAGGED: u32 = 1 << 5;
+/// Save debug controls, 64-bit host, save and load PAT, save and load EFER.
+const EXIT_REQUIRED: u32 = 1 << 2 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21;
+/// Load debug controls, PAT and EFER.
+const ENTRY_REQUIRED: u32 = 1 << 2 | 1 << 14 | 1 << 15;
+/// Entry control: the guest is in long mode.
+pub(crate) const ENTRY_LONG_MODE: u64 = 1 << 9;
+
+/// Page walks of 4 levels, write-back tables, pages of 2 MiB, INVEPT for everything.
+const EPT_REQUIRED: u64 = 1 << 6 | 1 << 14 | 1 << 16 | 1 << 20 | 1 << 26;
+/// CR4: addresses of 57 bits, which no field here would be checked for.
+const CR4_LA57: u64 = 1 << 12;
+
+/// The machine, as far as guests are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// What a guest may have.
+    pub limits: Limits,
+    /// Revision that a VMXON region and a VMCS begin with.
+    pub revision: u32,
+    /// Pages of 1 GiB in guest spaces.
+    pub huge_pages: bool,
+    pub(crate) pin: u32,
+    /// The preemption timer counts ticks of the time-stamp counter, shifted right by this.
+    pub(crate) timer_shift: u32,
+    pub(crate) primary: u32,
+    pub(crate) secondary: u32,
+    pub(crate) exit: u32,
+    pub(crate) entry: u32,
+    /// Bits of CR0 that are always set while a guest runs.
+    pub(crate) cr0_ones: u64,
+    /// As above, of CR4.
+    pub(crate) cr4_ones: u64,
+    /// Type of INVEPT: one guest's translations (1), or everybody's (2).
+    pub(crate) flush: u64,
+    /// The processor tells more of INS and OUTS.
+    pub(crate) string_details: bool,
+}
+
+/// A control word: low half of the register: what must be set; high half: what may be.
+fn word(capability: u64, required: u32, wanted: u32) -> Option<u32> {
+    let [a, b, c, d, e, f, g, h] = capability.to_le_bytes();
+    let (ones, most) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+    (required & !most == 0).then_some(ones | required | wanted & most)
+}
+
+impl Machine {
+    /// Reads the capability registers, which exist where CPUID says that VMX does.
+    ///
+    /// # Errors
+    /// What the processor lacks.
+    pub fn detect(cpuid: &Cpuid, msr: impl Fn(u32) -> u64) -> Result<Self, &'static str> {
+        let basic = msr(BASIC);
+        // Bit 55: the registers of A.3 to A.5 exist that tell the truth; memory type write-back: bits 50..53 = 6.
+        if basic >> 55 & 1 == 0 || basic >> 50 & 0xf != 6 {
+            return Err("the processor's VMX is too old");
+        }
+        let primary = word(msr(TRUE_PRIMARY), PRIMARY_REQUIRED, 0);
+        let primary = primary.ok_or("the processor's VMX lacks a primary control")?;
+        let secondary = word(msr(SECONDARY), SECONDARY_REQUIRED, SECONDARY_WANTED);
+        let secondary = secondary.ok_or("the processor's VMX has no EPT or no unrestricted guests")?;
+        let ept = msr(EPT_VPID);
+        if ept & EPT_REQUIRED != EPT_REQUIRED {
+            return Err("the processor's EPT lacks something");
+        }
+        let [a, b, c, d, ..] = basic.to_le_bytes();
+        Ok(Self {
+            limits: Limits::from_cpuid(cpuid).without_cr4(CR4_LA57),
+            revision: u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff,
+            huge_pages: ept >> 17 & 1 != 0,
+            timer_shift: u32::from(msr(MISC).to_le_bytes()[0]) & 0x1f,
+            pin: word(msr(TRUE_PIN), PIN_REQUIRED, TIMER).ok_or("the processor's VMX lacks virtual NMIs")?,
+            primary,
+            secondary,
+            exit: word(msr(TRUE_EXIT), EXIT_REQUIRED, 0).ok_or("the processor's VMX lacks an exit control")?,
+            entry: word(msr(TRUE_ENTRY), ENTRY_REQUIRED, 0).ok_or("the processor's VMX lacks an entry control")?,
+            // An unrestricted guest may be without protection and paging.
+            cr0_ones: msr(CR0_FIXED0) & !(1 << 31 | 1),
+            cr4_ones: msr(CR4_FIXED0),
+            flush: if ept >> 25 & 1 != 0 { 1 } else { 2 },
+            string_details: basic >> 54 & 1 != 0,
+        })
+    }
+
+    /// Whether a guest can be ended at a time without the host's timer.
+    #[must_use]
+    pub const fn has_timer(&self) -> bool {
+        self.pin & TIMER != 0
+    }
+
+    /// Whether translations are tagged by guest.
+    pub(crate) const fn is_tagged(&self) -> bool {
+        self.secondary & TAGGED != 0
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{Cpuid, Machine};
+
+    /// A processor like Haswell, as far as it matters.
+    fn haswell_msr(msr: u32) -> u64 {
+        match msr {
+            0x480 => 0x00da_0400_0000_0012,
+            0x485 => 0x0000_0000_0004_01e5,
+            0x486 => 0x8000_0021,
+            0x488 => 0x2000,
+            0x48b => 0x0000_7cff_0000_0000,
+            0x48c => 0x0000_0f01_0633_4141,
+            0x48d => 0x0000_007f_0000_0016,
+            0x48e => 0xfff9_fffe_0400_6172,
+            0x48f => 0x007f_ffff_0003_6dfb,
+            0x490 => 0x0000_ffff_0000_11fb,
+            _ => 0,
+        }
+    }
+
+    const HASWELL: Cpuid = Cpuid {
+        leaf1: [0x0003_06c3, 0, 0x77fa_fbff, 0xbfeb_fbff],
+        leaf7: [0, 0x0000_27ab, 0, 0],
+        leaf_d: [7, 0x340, 0x340, 0],
+        extended1: [0, 0, 0x21, 0x2c10_0800],
+        extended8: [0x3027, 0, 0, 0],
+        extended_a: [0; 4],
+    };
+
+    pub(crate) fn haswell() -> Machine {
+        Machine::detect(&HASWELL, haswell_msr).unwrap()
+    }
+
+    #[test]
+    fn controls_of_a_processor() {
+        let machine = haswell();
+        assert_eq!((machine.revision, machine.flush, machine.huge_pages), (0x12, 1, true));
+        assert_eq!((machine.pin, machine.timer_shift), (0x16 | 0x69, 5));
+        assert!(machine.has_timer());
+        assert_eq!(machine.primary & !0x0400_6172, 0xb1a0_0488 & !0x0400_6172);
+        assert_eq!(machine.secondary, 0x10ea);
+        assert_eq!((machine.cr0_ones, machine.cr4_ones), (0x20, 0x2000));
+        assert!(machine.is_tagged() && machine.string_details);
+    }
+
+    #[test]
+    fn what_is_lacking_is_told() {
+        let without = |number: u32, bit: u32| {
+            Machine::detect(&HASWELL, |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 }))
+        };
+        for (number, bit) in [(0x480, 55), (0x48b, 39), (0x48b, 33), (0x48c, 26), (0x48d, 37), (0x48e, 53), (0x48f, 53)]
+        {
+            assert!(without(number, bit).is_err(), "{number:#x} bit {bit}");
+        }
+        assert!(!without(0x48b, 37).unwrap().is_tagged());
+        assert_eq!(without(0x48c, 25).unwrap().flush, 2);
+    }
+}
