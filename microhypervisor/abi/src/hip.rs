@@ -100,7 +100,8 @@ pub struct Hip {
     pub image_base: u64,
     /// Size of the boot image, bytes.
     pub image_size: u64,
-    /// Physical address of the ACPI root pointer, 0 if none.
+    /// Physical address of the ACPI root pointer, 0 if none. The loader may have made a copy of it in memory that is free by now:
+    /// [`Hip::acpi_root`] stays.
     pub acpi_rsdp: u64,
     /// Number of global system interrupts.
     pub interrupts: u32,
@@ -116,8 +117,10 @@ pub struct Hip {
     pub framebuffer_format: u64,
     /// Wall-clock time at boot, seconds since 1970-01-01 (0 if unknown).
     pub boot_time: u64,
-    /// Reserved.
-    pub reserved: [u64; 2],
+    /// Physical address of the ACPI table of tables (XSDT or RSDT, as its signature says), 0 if none.
+    pub acpi_root: u64,
+    /// Frame buffer: position of the lowest bit and number of bits of red (bytes 0 and 1), green (2, 3) and blue (4, 5) in a pixel.
+    pub framebuffer_colors: u64,
     /// Physical memory, ascending, not overlapping.
     pub ranges: [MemoryRange; RANGES],
     /// Command line, NUL-terminated.

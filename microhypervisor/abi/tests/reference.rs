@@ -140,7 +140,7 @@ fn layouts_are_the_crates() {
     // The table of items' kinds follows in the same section, with names in capitals in its first cells.
     assert_eq!(fields("Message page (UTCB)"), utcb);
     let hip = offsets!(Hip: magic version cores tsc_hz features image_base image_size acpi_rsdp interrupts range_count
-        kernel_memory framebuffer framebuffer_size framebuffer_format boot_time ranges cmdline);
+        kernel_memory framebuffer framebuffer_size framebuffer_format boot_time acpi_root framebuffer_colors ranges cmdline);
     assert_eq!(fields("Information page (HIP)"), hip);
     let exception =
         offsets!(ExceptionState: vector error address rip rsp rflags rax rbx rcx rdx rsi rdi rbp r8_r15 fs_base);

@@ -7,11 +7,7 @@
 use crate::arch::serial;
 use core::fmt::{self, Write};
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::Mutex;
-
-/// Holds for a line. Whoever waits too long writes all the same: a garbled line is better than none.
-static LINE: Mutex<()> = Mutex::new(());
-const PATIENCE: u32 = 10_000_000;
+use spin::{Mutex, MutexGuard};
 
 /// Writes one byte.
 fn put(byte: u8) {
@@ -32,9 +28,19 @@ impl Write for Console {
     }
 }
 
+/// Whose line it is. A panic does not ask: it stops the other cores first.
+static LINE: Mutex<()> = Mutex::new(());
+/// Attempts to get it. Whoever fails (a non-maskable interrupt came in a line of this core) writes all the same.
+const PATIENCE: u32 = 10_000_000;
+
+/// Holds for a line.
+fn line() -> Option<MutexGuard<'static, ()>> {
+    (0..PATIENCE).find_map(|_| LINE.try_lock())
+}
+
 /// Writes what a component has said, in one piece.
 pub(crate) fn write(bytes: impl Iterator<Item = u8>) {
-    let _line = (0..PATIENCE).find_map(|_| LINE.try_lock());
+    let _line = line();
     bytes.for_each(put);
 }
 
@@ -49,7 +55,7 @@ impl Log for Console {
             log::Level::Warn => "warning: ",
             _ => "",
         };
-        let _line = (0..PATIENCE).find_map(|_| LINE.try_lock());
+        let _line = line();
         // The console takes everything.
         let _ = writeln!(Console, "[kernel] {level}{}", record.args());
     }

@@ -8,24 +8,31 @@
 use crate::arch::backtrace::{self, Registers};
 use crate::arch::{Frame, power, smp};
 use crate::console::Console;
+use crate::percore;
 use core::fmt::{self, Write};
 use core::hint::black_box;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Number of panics so far.
-static PANICS: AtomicU64 = AtomicU64::new(0);
+/// Number of the core that panics, plus one; 0 for none.
+static PANICKING: AtomicUsize = AtomicUsize::new(0);
 
-/// Only the first panic is told; a second one stops its core, whichever that is.
-fn begin() {
-    match PANICS.fetch_add(1, Relaxed) {
-        0 => smp::stop_others(),
-        1 => {
-            let _ = writeln!(Console, "\n[kernel] panic inside the panic, or on a further core");
+/// Only the first panic is told. Answers the number of this core.
+fn begin() -> usize {
+    // Before the first core is known as such there is no other, and no structure of it.
+    let started = percore::count() > 0;
+    let this = if started { usize::from(percore::core().id) } else { 0 };
+    match PANICKING.compare_exchange(0, this + 1, Relaxed, Relaxed) {
+        Ok(_) if started => smp::stop_others(),
+        Ok(_) => {}
+        Err(other) => {
+            if other == this + 1 {
+                let _ = writeln!(Console, "\n[kernel] panic inside the panic");
+            }
             power::stop()
         }
-        _ => power::stop(),
     }
+    this
 }
 
 fn end(start: Registers) -> ! {
@@ -36,15 +43,15 @@ fn end(start: Registers) -> ! {
 /// The kernel found that it is in error.
 pub(crate) fn panicked(info: &PanicInfo<'_>) -> ! {
     let here = Registers::here();
-    begin();
-    let _ = writeln!(Console, "[kernel] panic on core {}: {info}", crate::percore::core().id);
+    let core = begin();
+    let _ = writeln!(Console, "[kernel] panic on core {core}: {info}");
     end(here)
 }
 
 /// The processor found that the kernel is in error.
 pub(crate) fn exception(frame: &Frame) -> ! {
-    begin();
-    let _ = writeln!(Console, "[kernel] panic on core {}: {}", crate::percore::core().id, backtrace::Cause(frame));
+    let core = begin();
+    let _ = writeln!(Console, "[kernel] panic on core {core}: {}", backtrace::Cause(frame));
     end(Registers::of(frame))
 }
 

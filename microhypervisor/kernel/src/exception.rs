@@ -2,7 +2,7 @@
 //! Exceptions of ECs: a message to the EC's exception portal, sent by the kernel on its behalf.
 
 use crate::arch::Frame;
-use crate::arch::trap::{exception_state, set_exception_state};
+use crate::arch::trap::{PAGE_FAULT, exception_state, set_exception_state};
 use crate::flood::Flood;
 use crate::object::ec::State;
 use crate::object::{Ec, Object};
@@ -15,12 +15,17 @@ use cloister_abi::utcb::Header;
 /// Execution contexts that were stopped.
 static STOPPED: Flood = Flood::new();
 
-/// Sends an exception to the EC's handler. Without one, or if it is busy or gone, the EC is stopped for good.
+/// Sends an exception to the EC's handler. Without one, or if it waits for the EC or is gone, the EC is stopped for good.
 pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
     let state = exception_state(frame, crate::arch::percore::fs_base());
     let handler = ec.event.as_ref().filter(|portal| portal.header().is_alive() && portal.ec.header().is_alive());
-    let handler = handler.filter(|portal| portal.ec.state.get() == State::Idle && portal.ec.core == core.id);
-    let Some(portal) = handler else {
+    let handler = handler.filter(|portal| portal.ec.core == core.id);
+    // One that is busy is helped; the exception is raised again after that.
+    let busy = handler.filter(|portal| portal.ec.state.get() != State::Idle);
+    if busy.is_some_and(|portal| ipc::help(core, ec, &portal.ec).is_ok()) {
+        return;
+    }
+    let Some(portal) = handler.filter(|_| busy.is_none()) else {
         STOPPED.tell(|count| {
             log::warn!(
                 "exception {} (error {:#x}, address {:#x}) at {:#x} without handler: execution context stopped ({count} so far)",
@@ -37,6 +42,15 @@ pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
     callee.utcb.put_exception(&state);
     ec.state.set(State::Faulted);
     ipc::enter(core, ec, callee, portal, Header::new(WORDS, 0));
+}
+
+/// The handler was busy when it was called, and need not be any more.
+pub(crate) fn again(core: &Core, ec: &Ec) {
+    let frame = ec.registers();
+    // What a page fault was about is lost meanwhile: the instruction tells it anew.
+    if frame.vector != PAGE_FAULT {
+        raise(core, ec, frame);
+    }
 }
 
 /// Stops an EC for good; who waits for it is told.

@@ -87,6 +87,15 @@ fn busy(core: &Core, ec: &Ec, callee: &Ec, flags: u64) -> Result<(), Status> {
     if flags.contains(IpcFlags::NONBLOCKING) {
         return Err(Status::Timeout);
     }
+    help(core, ec, callee)
+}
+
+/// Lets `ec`, which is current, help a callee that is busy, until it can try again.
+///
+/// # Errors
+/// Help would be in vain.
+#[cold]
+pub(crate) fn help(core: &Core, ec: &Ec, callee: &Ec) -> Result<(), Status> {
     if callee.state.get() == State::Stopped {
         return Err(Status::Aborted);
     }

@@ -10,7 +10,9 @@
 //! Nor is a circle of calls over several cores found out: who waits in it waits until one of them is destroyed.
 //!
 //! All of this is state of the SC, which belongs to the core that it is on; caller and callee are each touched on their own core,
-//! but for message pages and object spaces, which any core may use. The journey holds references to both.
+//! but for message pages and object spaces, which any core may use. The journey holds references to both. A visit is on as long as the
+//! callee has the SC as its visitor: a callee whose visitor is away on a further leg may be destroyed, or answer on the time of
+//! somebody who helps it, without the SC, which finds out when it is back.
 
 use crate::ipc;
 use crate::object::ec::State;
@@ -93,7 +95,24 @@ pub(crate) fn arrive(sc: &Sc) {
         journey = before;
     }
     sc.journey.set(journey);
+    if !sc.header().is_alive() {
+        // It was destroyed on this leg. There may be others behind it.
+        return cancel(percore::core(), sc);
+    }
     sched::enqueue(sc, false);
+}
+
+/// The visitor of an EC, if it is here rather than away on a further leg. It is none from here on.
+fn dismiss(core: &Core, ec: &Ec) -> Option<Ref<Sc>> {
+    ec.visitor.take().filter(|sc| sc.core() == core.id)
+}
+
+/// Whether an EC's visitor is that SC.
+fn is_visitor(ec: &Ec, sc: &Sc) -> bool {
+    let visitor = ec.visitor.take();
+    let is = visitor.as_ref().is_some_and(|visitor| visitor.is(sc));
+    ec.visitor.set(visitor);
+    is
 }
 
 /// What is to run on an SC's time.
@@ -101,6 +120,10 @@ pub(crate) fn next<'a>(core: &Core, sc: &'a Sc) -> Next<'a> {
     let journey = sc.journey.take();
     let (start, helping) = match &journey {
         Journey::Home | Journey::Returning(..) => (&*sc.ec, false),
+        Journey::Visiting(visit) if !is_visitor(&visit.portal.ec, sc) => {
+            send_home(core, sc, journey, Status::Aborted, Header(0));
+            return Next::Gone;
+        }
         Journey::Visiting(visit) => (&*visit.portal.ec, false),
         Journey::Arriving(visit) => match knock(sc, visit) {
             Ok(taken) => (&*visit.portal.ec, !taken),
@@ -149,7 +172,7 @@ fn knock(sc: &Sc, visit: &Visit) -> Result<bool, Status> {
 
 /// The EC replies to a call from another core, if it is one that it serves.
 pub(crate) fn reply(core: &Core, ec: &Ec, header: Header) {
-    let Some(sc) = ec.visitor.take() else { return };
+    let Some(sc) = dismiss(core, ec) else { return };
     let journey = sc.journey.take();
     let result = match &journey {
         Journey::Visiting(visit) if header.is_valid() => ipc::items(ec, &visit.caller, header.items())
@@ -162,7 +185,7 @@ pub(crate) fn reply(core: &Core, ec: &Ec, header: Header) {
 
 /// The EC will not reply: whoever called it from another core is told.
 pub(crate) fn abort(core: &Core, ec: &Ec) {
-    if let Some(sc) = ec.visitor.take() {
+    if let Some(sc) = dismiss(core, ec) {
         let journey = sc.journey.take();
         send_home(core, &sc, journey, Status::Aborted, Header(0));
     }

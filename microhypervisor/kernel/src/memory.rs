@@ -21,7 +21,7 @@ static POOL_SIZE: AtomicU64 = AtomicU64::new(0);
 static OWN: [(AtomicU64, AtomicU64); OWN_MOST] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; OWN_MOST];
 static OWN_COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Image, pool, and pages of device registers.
-const OWN_MOST: usize = 24;
+const OWN_MOST: usize = 32;
 
 static KERNEL_ROOT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 

@@ -25,7 +25,7 @@ pub(crate) const CORES: usize = 64;
 pub(crate) const RESCHEDULE: u32 = 1 << 0;
 /// Work: the current EC does not simply go on in user mode.
 pub(crate) const RESUME: u32 = 1 << 1;
-/// Work: give memory back.
+/// Work: give memory of the dead back, now.
 pub(crate) const REAP: u32 = 1 << 2;
 /// Work: look at the alarm: deadlines or the time slice.
 pub(crate) const ALARM: u32 = 1 << 3;
@@ -63,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) pending: Cell<u32>,
     /// Number of this core.
     pub(crate) id: u8,
+    /// The hypercall under way is made for the second time.
+    pub(crate) trying_again: Cell<bool>,
     /// The current SC runs an EC that it does not call but help.
     pub(crate) helping: Cell<bool>,
     pub(crate) current: Cell<Option<NonNull<Ec>>>,
@@ -134,6 +136,7 @@ impl Core {
             head: UnsafeCell::new(Head::new()),
             pending: Cell::new(0),
             id,
+            trying_again: Cell::new(false),
             helping: Cell::new(false),
             current: Cell::new(None),
             sc: AtomicPtr::new(core::ptr::null_mut()),

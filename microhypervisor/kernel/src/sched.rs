@@ -13,7 +13,7 @@ use crate::arch::{self, timer};
 use crate::journey::{self, Next};
 use crate::object::ec::Resume;
 use crate::object::{Ec, Object, Sc, reap};
-use crate::percore::{self, ALARM, Core, MAIL, RESCHEDULE, core};
+use crate::percore::{self, ALARM, Core, MAIL, REAP, RESCHEDULE, RESUME, core};
 use crate::remote;
 use cloister_abi::status::Status;
 use core::sync::atomic::Ordering::Relaxed;
@@ -115,9 +115,21 @@ fn expire(core: &Core, now: u64) {
     }
 }
 
+/// Lets the hypercall of an EC be made once more when all memory of the dead was given back, if there is some. Answers whether it will be.
+#[cold]
+pub(crate) fn reap_and_retry(core: &Core, ec: &Ec) -> bool {
+    // A try that fails may leave dead objects of its own.
+    if core.graveyard.is_empty() || core.trying_again.get() {
+        return false;
+    }
+    ec.resume.set(Resume::Retry);
+    core.request(REAP | RESUME);
+    true
+}
+
 /// Arms the alarm for what comes first. `guest` is the deadline of a guest that is about to run, 0 for none.
 pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
-    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.brake.get());
+    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.graveyard.due()).min(core.brake.get());
     if guest != 0 {
         next = next.min(guest);
     }
@@ -224,13 +236,21 @@ pub(crate) extern "C" fn settle(core: &Core) {
             choose(core);
             arm(core, arch::cpu::ticks(), 0);
         }
-        reap(core);
+        if work & REAP != 0 || core.graveyard.due() <= arch::cpu::ticks() {
+            reap(core);
+        }
         let Some(ec) = core.current() else { continue };
         match ec.resume.get() {
             Resume::User => {}
             Resume::Retry => {
                 ec.resume.set(Resume::User);
-                crate::syscall::dispatch(core, ec, ec.registers());
+                core.trying_again.set(true);
+                if ec.registers().vector == arch::SYSCALL {
+                    crate::syscall::dispatch(core, ec, ec.registers());
+                } else {
+                    crate::exception::again(core, ec);
+                }
+                core.trying_again.set(false);
             }
             Resume::Guest if crate::trace::is_on() => crate::guest::run::<true>(core, ec),
             Resume::Guest => crate::guest::run::<false>(core, ec),

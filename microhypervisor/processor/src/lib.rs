@@ -3,11 +3,13 @@
 //!
 //! The kernel reads the numbers and does what is decided; everything between is here, as pure functions over plain values, so that it is
 //! tested on the host with the numbers of real processors. [`mitigation`] decides what is done about speculation, [`xsave`]
-//! which floating-point components fit and how they are saved, [`machine_check`] what an error bank says.
+//! which floating-point components fit and how they are saved, [`machine_check`] what an error bank says, [`shutdown`] how the board is
+//! switched off.
 #![cfg_attr(not(test), no_std)]
 
 pub mod machine_check;
 pub mod mitigation;
 #[cfg(test)]
 mod mitigation_tests;
+pub mod shutdown;
 pub mod xsave;

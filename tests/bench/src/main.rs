@@ -5,7 +5,8 @@
 //! the number of instructions. Each path is walked several times and the shortest is taken, so that tables are there and
 //! slabs are filled. One line per figure on the debug console, `bench NAME VALUE instructions`, then `bench done`.
 //!
-//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`switching`]
+//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`objects`] makes one of each
+//! kind, [`switching`]
 //! has others run, [`growth`] makes many objects.
 #![no_std]
 #![no_main]
@@ -14,6 +15,7 @@
 mod calls;
 mod growth;
 mod guest;
+mod objects;
 mod paths;
 mod switching;
 
@@ -31,6 +33,7 @@ fn run() -> Result<(), Status> {
     paths::semaphores()?;
     paths::delegation()?;
     guest::exits()?;
+    objects::objects()?;
     switching::helping()?;
     switching::runnable()?;
     switching::timers()?;

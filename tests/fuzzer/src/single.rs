@@ -161,7 +161,12 @@ pub(crate) fn items(hostile: Hostile) {
         let value = if random.once_in(8) { random.next() } else { random.below(KNOWN as u64) };
         message().set_item(index, Item { value, attr: kind | (random.below(32) << 8) });
     }
-    let base = if random.once_in(16) { random.next() as u32 } else { fresh(hostile) as u32 };
+    let base = match random.below(16) {
+        0 => random.next() as u32,
+        // Where there is no table of selectors yet.
+        1..4 => random.below(512) as u32 * 512,
+        _ => fresh(hostile) as u32,
+    };
     message().set_window(base, random.below(4) as u32);
 }
 

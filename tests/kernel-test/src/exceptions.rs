@@ -14,13 +14,14 @@ use cloister_bare::thread::{Context, Options, QUANTUM, prepare, server, start};
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 6] = [
+pub(crate) static TESTS: [Test; 7] = [
     ("exception-page-fault", page_fault),
     ("exception-vectors", vectors),
     ("exception-privileged-instructions", privileged),
     ("exception-pager", pager),
     ("exception-without-handler", no_handler),
     ("exception-in-a-server", in_server),
+    ("exception-handler-busy-is-helped", busy_handler),
 ];
 
 pub(crate) type Code = extern "C" fn(u64) -> !;
@@ -248,5 +249,45 @@ fn in_server() -> Outcome {
     equal!(ipc(portal, 0, 0), Err(Status::Aborted));
     check!(matches!(ipc(portal, 0, 0), Err(Status::Aborted | Status::BadCapability)));
     context.destroy();
+    Ok(())
+}
+
+static GATE: AtomicU32 = AtomicU32::new(0);
+
+/// As [`handle`], but lets nobody through before the gate opens.
+fn gated(id: u64, header: Header) -> Header {
+    let vector = message().get(VECTOR);
+    let _ = crate::make::down(GATE.load(Ordering::Relaxed));
+    SUM.fetch_add(vector, Ordering::Relaxed);
+    handle(id, header)
+}
+
+static SUM: AtomicU64 = AtomicU64::new(0);
+
+/// Threads whose handler is busy with another one wait for it, instead of being stopped.
+fn busy_handler() -> Outcome {
+    let (done, gate) = (semaphore(0)?, semaphore(0)?);
+    DONE.store(done, Ordering::Relaxed);
+    GATE.store(gate, Ordering::Relaxed);
+    SUM.store(0, Ordering::Relaxed);
+    let pager = server(gated, &Options::default())?;
+    let codes: [Code; 4] = [undefined, breakpoint, load, divide];
+    let mut threads = [None, None, None, None];
+    for (thread, code) in threads.iter_mut().zip(codes) {
+        let event = pager.portal(0)?;
+        let mut new = prepare(code, 0, &Options { event, ..Options::default() })?;
+        start(&mut new, 100, QUANTUM)?;
+        *thread = Some(new);
+    }
+    equal!(down_for(done, 5_000), Err(Status::Timeout));
+    for _ in &codes {
+        up(gate)?;
+        check!(down_for(done, 1_000_000).is_ok());
+    }
+    // Each came with its own vector, once.
+    equal!(SUM.load(Ordering::Relaxed), 6 + 3 + 14);
+    threads.iter().flatten().for_each(Context::destroy);
+    pager.destroy();
+    [done, gate].into_iter().for_each(cloister_bare::thread::destroy);
     Ok(())
 }

@@ -55,7 +55,8 @@ fn simple() -> Outcome {
         guest.skip();
         expect(&mut guest, ExitReason::Hlt, 1)?;
         equal!(guest.state().rip, CODE + length);
-        equal!(guest.state().exits, 2);
+        // Interrupts of the host count too.
+        check!(guest.state().exits >= 2);
         guest.destroy();
     }
     Ok(())

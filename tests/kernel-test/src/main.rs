@@ -30,6 +30,7 @@ mod helping;
 mod interrupts;
 mod ipc;
 mod items;
+mod journeys;
 mod make;
 mod messages;
 mod pci;
@@ -38,6 +39,7 @@ mod rollback;
 mod scheduling;
 mod semaphore;
 mod spaces;
+mod trace;
 
 use harness::Test;
 
@@ -69,6 +71,8 @@ static SUITES: &[&[Test]] = &[
     &guest_random::TESTS,
     &cores::TESTS,
     &cores_ipc::TESTS,
+    &journeys::TESTS,
+    &trace::TESTS,
     &fuzz::TESTS,
 ];
 

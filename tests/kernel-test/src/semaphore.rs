@@ -175,6 +175,17 @@ fn signals() -> Outcome {
     let take = SmDown { sm: word, flags: DownFlags::ZERO.bits(), deadline: 0 };
     equal!(call(&take)?.0, 1 | 1 << 63);
     equal!(try_down(word), Err(Status::Timeout));
+    // Without the flag the word is taken too, instead of being counted down to other bits.
+    up(low)?;
+    up(high)?;
+    equal!(try_down(word), Ok(1 | 1 << 63));
+    equal!(try_down(word), Err(Status::Timeout));
+    // Its counter is another thing, and comes first.
+    up(high)?;
+    up(word)?;
+    equal!(down(word), Ok(1));
+    equal!(down(word), Ok(1 << 63));
+    equal!(try_down(word), Err(Status::Timeout));
     // A signal without its target is an up into nothing.
     destroy(word);
     up(low)?;

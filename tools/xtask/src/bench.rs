@@ -25,7 +25,7 @@ use crate::cli::{BenchOptions, GuestOptions};
 use crate::console::Session;
 use crate::console::record::Record;
 use crate::guest::Guest;
-use crate::machine::{Accel, Boot, Config, Machine};
+use crate::machine::{Accel, Boot, Config, Control, Machine};
 use crate::process;
 use crate::say::{self, LongStep};
 use crate::scenario::{Scenario, Settings};
@@ -110,7 +110,7 @@ fn prepare(
         memory: Size::mib(3072),
         smp: 1,
         devices: Vec::new(),
-        gdb: None,
+        control: Control::default(),
         accel: Accel::Tcg,
         icount: true,
         folder,

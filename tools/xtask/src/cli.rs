@@ -31,6 +31,10 @@ pub(crate) enum Command {
     Bench(BenchOptions),
     /// Let a hostile component make hypercalls
     Fuzz(FuzzOptions),
+    /// Record what the kernel does, as a timeline that ui.perfetto.dev opens
+    Trace(TraceOptions),
+    /// Count the kernel's lines of code by area, and what of them is unsafe
+    Size,
     /// Check format and lints for each target
     Lint,
     /// Make an ISO that boots by GRUB on a real machine (BIOS and UEFI)
@@ -159,6 +163,24 @@ pub(crate) struct FuzzOptions {
     /// Count instructions in place of time: the same seed then gives the same run, to the last call
     #[arg(long)]
     pub(crate) icount: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceOptions {
+    /// A folder of tests/scenarios; what its test says is done meanwhile
+    #[arg(default_value = "linux")]
+    pub(crate) scenario: String,
+    /// Instead of what the test says, wait this long
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) seconds: Option<u64>,
+    /// Memory for the trace of each core; older events are overwritten
+    #[arg(long, value_name = "SIZE", default_value = "4M")]
+    pub(crate) size: Size,
+    /// Where the timeline goes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) machine: MachineOptions,
 }
 
 #[derive(Debug, Args)]

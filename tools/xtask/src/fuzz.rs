@@ -57,8 +57,17 @@ pub(crate) fn command(workspace: &Workspace, options: &FuzzOptions) -> Result<bo
     let kernel = built.program(workspace, KERNEL)?;
     let boot = Boot::Direct { kernel, module: Some(image), cmdline: scenario.cmdline() };
     let Settings { memory, smp, icount, .. } = scenario.settings;
-    let config =
-        Config { emulator, boot, memory, smp, accel: Accel::Tcg, icount, devices: Vec::new(), gdb: None, folder };
+    let config = Config {
+        emulator,
+        boot,
+        memory,
+        smp,
+        accel: Accel::Tcg,
+        icount,
+        devices: Vec::new(),
+        control: crate::machine::Control::default(),
+        folder,
+    };
     let artefact = workspace.target().join("artefacts").join(format!("fuzz-{}.log", options.seed));
     let mut session = Session::new(Machine::start(&config)?, Record::new(&[&artefact])?);
     let start = Instant::now();

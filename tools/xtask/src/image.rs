@@ -16,7 +16,7 @@ use crate::build;
 use crate::cli::{GuestOptions, ImageOptions, multi_line};
 use crate::console::Session;
 use crate::console::record::Record;
-use crate::machine::{Accel, Boot, Config, Machine};
+use crate::machine::{Accel, Boot, Config, Control, Machine};
 use crate::process;
 use crate::say::{self, LongStep};
 use crate::scenario::{Scenario, Side};
@@ -80,7 +80,7 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
         memory: scenario.settings.memory,
         smp: scenario.settings.smp,
         devices: scenario.settings.devices.clone(),
-        gdb: None,
+        control: Control { monitor: true, screen: true, ..Control::default() },
         accel: Accel::Auto,
         icount: false,
         folder: folder.join(name),
@@ -93,8 +93,10 @@ fn boots(name: &str, uefi: Option<[PathBuf; 2]>, image: &Path, scenario: &Scenar
         first.and_then(|step| Some((step.on, step.expect.as_ref()?))).unwrap_or((Side::Console, &prompt));
     let result = session.expect(side, wanted, Instant::now() + TRIAL_TIME);
     drop(step);
+    let picture = config.folder.join("screen.png");
+    session.machine.monitor()?.picture(&picture)?;
     match result {
-        Ok(()) => say::step("Booted", &format!("with {name}")),
+        Ok(()) => say::step("Booted", &format!("with {name}; its screen is {}", picture.display())),
         Err(unmet) => {
             say::failed("Failed", &format!("with {name} ({unmet:?}); see {}", record.display()));
             for line in session.last_lines(30) {

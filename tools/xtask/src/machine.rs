@@ -11,6 +11,7 @@
 mod accel;
 mod bochs;
 mod lines;
+mod monitor;
 
 use std::fs;
 use std::fs::File;
@@ -24,6 +25,7 @@ use anyhow::{Context, Result, bail};
 
 pub(crate) use self::accel::Accel;
 use self::lines::Listener;
+pub(crate) use self::monitor::Monitor;
 use crate::process;
 use crate::size::Size;
 
@@ -43,13 +45,24 @@ pub(crate) struct Config {
     pub(crate) smp: u32,
     /// Devices beside the usual ones, as QEMU names them.
     pub(crate) devices: Vec<String>,
-    /// Port at which a debugger is waited for before the first instruction.
-    pub(crate) gdb: Option<u16>,
+    /// How a developer looks into it.
+    pub(crate) control: Control,
     pub(crate) accel: Accel,
     /// Count instructions in place of time, so that each run takes as many.
     pub(crate) icount: bool,
     /// A folder of this machine alone: sockets and QEMU's own log.
     pub(crate) folder: PathBuf,
+}
+
+/// How a developer looks into a machine from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    /// Port at which a debugger is waited for before the first instruction.
+    pub(crate) gdb: Option<u16>,
+    /// The emulator's monitor is at [`Monitor`]; a machine that switches itself off stays there to be looked at.
+    pub(crate) monitor: bool,
+    /// It has a screen.
+    pub(crate) screen: bool,
 }
 
 /// How the software gets in.
@@ -98,6 +111,7 @@ pub(crate) struct Machine {
     console: File,
     events: Receiver<Event>,
     sender: Sender<Event>,
+    monitor: Option<Monitor>,
     folder: PathBuf,
     bochs: bool,
 }
@@ -110,20 +124,25 @@ impl Machine {
         let bochs = matches!(config.boot, Boot::Bochs { .. });
         let line = |name| if bochs { Listener::bind_port() } else { Listener::bind(&sockets, name) };
         let (console, log) = (line("console")?, line("log")?);
+        let monitor = config.control.monitor.then(|| Listener::bind(&sockets, "monitor")).transpose()?;
         let mut command = match &config.boot {
             Boot::Bochs { image } => bochs::command(config, existing(image)?, console.address(), log.address())?,
-            _ => command(config, &console, &log)?,
+            _ => command(config, &console, &log, monitor.as_ref())?,
         };
         let errors =
             File::create(config.folder.join("qemu.err")).context("the emulator's error file cannot be made")?;
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(errors);
+        command.stdin(if bochs { Stdio::null() } else { Stdio::piped() }).stdout(Stdio::null()).stderr(errors);
         let mut child = command.spawn().with_context(|| format!("{} cannot be started", config.emulator.display()))?;
         let connected = console
             .accept(&mut child, START_TIME)
             .and_then(|console| Ok((console, log.accept(&mut child, START_TIME)?)))
+            .and_then(|(console, log)| {
+                let monitor = monitor.map(|line| Monitor::new(line.accept(&mut child, START_TIME)?)).transpose()?;
+                Ok((console, log, monitor))
+            })
             .with_context(|| failure(&config.folder));
         let removed = fs::remove_dir_all(&sockets);
-        let (console, log) = match connected {
+        let (console, log, monitor) = match connected {
             Ok(lines) => lines,
             Err(error) => {
                 drop(child.kill());
@@ -135,12 +154,17 @@ impl Machine {
         let (sender, events) = channel();
         lines::read(console.try_clone()?, Event::Console, sender.clone());
         lines::read(log, Event::Log, sender.clone());
-        Ok(Self { child, console, events, sender, folder: config.folder.clone(), bochs })
+        Ok(Self { child, console, events, sender, monitor, folder: config.folder.clone(), bochs })
     }
 
     /// What happened next, or nothing for so long.
     pub(crate) fn next(&self, patience: Duration) -> Option<Event> {
         self.events.recv_timeout(patience).ok()
+    }
+
+    /// The emulator's monitor, if there is to be one.
+    pub(crate) fn monitor(&mut self) -> Result<&mut Monitor> {
+        self.monitor.as_mut().context("this machine was started without a monitor")
     }
 
     /// A sender of events from elsewhere (the user's keyboard).
@@ -151,6 +175,14 @@ impl Machine {
     /// Types at the console. A machine that has just ended takes no more, which is no error here.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
         drop(self.console.write_all(bytes));
+    }
+
+    /// Gives QEMU's own monitor a command, which does something to the machine from outside. Bochs has none.
+    pub(crate) fn command(&mut self, line: &str) {
+        if let Some(monitor) = &mut self.child.stdin {
+            // As with typing: a machine that has ended takes no more.
+            drop(writeln!(monitor, "{line}"));
+        }
     }
 
     /// Waits for the emulator to end, which follows at once when both lines are closed.
@@ -196,9 +228,10 @@ impl Ending {
     }
 }
 
-fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Command> {
+fn command(config: &Config, console: &Listener, log: &Listener, monitor: Option<&Listener>) -> Result<Command> {
     let kvm = config.accel.is_kvm()?;
     let mut command = tied_to_this_process(&config.emulator);
+    command.args(["-monitor", "stdio"]);
     command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
     if kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
@@ -215,8 +248,15 @@ fn command(config: &Config, console: &Listener, log: &Listener) -> Result<Comman
     }
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
     command.args(["-d", "cpu_reset,guest_errors", "-D"]).arg(config.folder.join("qemu.log"));
-    if let Some(port) = config.gdb {
+    if let Some(port) = config.control.gdb {
         command.args(["-S", "-gdb", &format!("tcp:127.0.0.1:{port}")]);
+    }
+    if let Some(line) = monitor {
+        command.args(["-chardev", &format!("socket,id=monitor,path={}", line.address())]);
+        command.args(["-mon", "chardev=monitor,mode=control", "-no-shutdown"]);
+    }
+    if config.control.screen {
+        command.args(["-device", "VGA"]);
     }
     for device in &config.devices {
         command.args(["-device", device]);

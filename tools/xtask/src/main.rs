@@ -8,7 +8,7 @@
 //! - the project: [`workspace`] reads the crates, [`build`] compiles them, [`scenario`] reads a composition of
 //!   components, [`bootimage`] packs it, [`symbols`] tells the kernel its own names;
 //! - the machine: [`machine`] starts the emulator, [`console`] stands between it and the user or a script;
-//! - the commands: [`setup`], [`run`], [`test`], [`bench`], [`fuzz`], [`lint`], [`image`].
+//! - the commands: [`setup`], [`run`], [`test`], [`bench`], [`fuzz`], [`trace`], [`count`], [`lint`], [`image`].
 //!
 //! Rule: what a command needs it makes sure of itself, so that `cargo xtask run` in a fresh clone is enough.
 
@@ -17,6 +17,7 @@ mod bootimage;
 mod build;
 mod cli;
 mod console;
+mod count;
 mod fuzz;
 mod guest;
 mod image;
@@ -32,6 +33,7 @@ mod size;
 mod symbols;
 mod test;
 mod toolchain;
+mod trace;
 mod workspace;
 
 use std::process::ExitCode;
@@ -63,6 +65,8 @@ fn dispatch(command: &Command) -> anyhow::Result<bool> {
         Command::Test(options) => test::command(&workspace, options),
         Command::Bench(options) => bench::command(&workspace, options),
         Command::Fuzz(options) => fuzz::command(&workspace, options),
+        Command::Trace(options) => trace::command(&workspace, options),
+        Command::Size => count::command(&workspace),
         Command::Lint => lint::command(&workspace),
         Command::Image(options) => image::command(&workspace, options),
     }

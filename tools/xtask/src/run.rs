@@ -15,7 +15,7 @@ use crate::console::Session;
 use crate::console::keys::Keys;
 use crate::console::record::Record;
 use crate::console::terminal::Terminal;
-use crate::machine::{Boot, Config, Ending, Event, Machine};
+use crate::machine::{Boot, Config, Control, Ending, Event, Machine};
 use crate::say;
 use crate::scenario::Scenario;
 use crate::setup;
@@ -75,7 +75,7 @@ fn whole(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result
         memory: options.machine.memory.unwrap_or(usual),
         smp: options.machine.smp.unwrap_or(scenario.settings.smp),
         devices: scenario.settings.devices.clone(),
-        gdb: options.gdb,
+        control: Control { gdb: options.gdb, ..Control::default() },
         accel: options.machine.accel,
         icount: scenario.settings.icount,
         folder,
@@ -96,7 +96,7 @@ fn bare(workspace: &Workspace, options: &RunOptions, folder: PathBuf) -> Result<
         memory: options.guest.guest_memory.unwrap_or(Size::mib(256)),
         smp: options.machine.smp.unwrap_or(1),
         devices: Vec::new(),
-        gdb: options.gdb,
+        control: Control { gdb: options.gdb, ..Control::default() },
         accel: options.machine.accel,
         icount: false,
         folder,

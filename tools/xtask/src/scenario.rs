@@ -43,6 +43,8 @@ pub(crate) struct Settings {
     pub(crate) devices: Vec<String>,
     /// Count instructions in place of time, so that each run takes as many.
     pub(crate) icount: bool,
+    /// Size of the kernel's trace of each core, if there is one; a test then makes a timeline of it.
+    pub(crate) trace: Option<Size>,
     /// The program that the kernel starts.
     pub(crate) root: String,
     pub(crate) guest: GuestSettings,
@@ -116,7 +118,7 @@ pub(crate) struct TestSettings {
     pub(crate) step: Vec<Step>,
 }
 
-/// One step of a test: type something, wait for something, or both in this order.
+/// One step of a test: type something, do something to the machine, wait for something, in this order.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Step {
@@ -124,6 +126,8 @@ pub(crate) struct Step {
     pub(crate) send: Option<String>,
     /// Typed as it is: for control characters.
     pub(crate) keys: Option<String>,
+    /// A command for QEMU's monitor.
+    pub(crate) monitor: Option<String>,
     #[serde(default, deserialize_with = "regex")]
     pub(crate) expect: Option<Regex>,
     #[serde(default)]
@@ -152,6 +156,7 @@ impl Default for Settings {
             smp: 1,
             devices: Vec::new(),
             icount: false,
+            trace: None,
             root: "cloister-core".to_owned(),
             guest: GuestSettings::default(),
             variables: BTreeMap::new(),
@@ -229,9 +234,11 @@ impl Scenario {
             || self.settings.module.iter().any(|module| module.program.as_deref() == Some(binary))
     }
 
-    /// The kernel's command line on an emulated machine, whose exit port it may use.
+    /// The kernel's command line on an emulated machine, whose exit port it may use, unless the end of the emulator would be the end of a
+    /// trace.
     pub(crate) fn cmdline(&self) -> String {
-        format!("debug-exit {}", self.settings.cmdline).trim_end().to_owned()
+        let first = self.settings.trace.map_or_else(|| "debug-exit".to_owned(), |size| format!("trace={size}"));
+        format!("{first} {}", self.settings.cmdline).trim_end().to_owned()
     }
 
     /// The guest's memory.

@@ -12,7 +12,7 @@
 
 mod host;
 mod kernel;
-mod script;
+pub(crate) mod script;
 mod tally;
 
 use std::collections::VecDeque;
@@ -32,11 +32,12 @@ use crate::console::Session;
 use crate::console::record::Record;
 use crate::fuzz;
 use crate::image;
-use crate::machine::{Accel, Boot, Config, Machine};
+use crate::machine::{Accel, Boot, Config, Control, Machine};
 use crate::say;
 use crate::scenario::{Scenario, Settings, TestSettings};
 use crate::setup;
 use crate::size::Size;
+use crate::trace;
 use crate::workspace::Workspace;
 
 /// Machines at a time.
@@ -189,7 +190,8 @@ fn prepare(sources: &Sources<'_>, job: &Job) -> Result<Config> {
     };
     let Settings { memory, smp, icount, ref devices, .. } = scenario.settings;
     let devices = devices.clone();
-    Ok(Config { emulator, boot, memory, smp, devices, gdb: None, accel: Accel::Auto, icount, folder })
+    let control = Control { monitor: scenario.settings.trace.is_some(), ..Control::default() };
+    Ok(Config { emulator, boot, memory, smp, devices, control, accel: Accel::Auto, icount, folder })
 }
 
 /// Boots one machine and tells what came of it.
@@ -211,7 +213,12 @@ fn run_job(workspace: &Workspace, options: &TestOptions, job: &Job, config: &Con
             Tally::of_one(&job.name, &outcome, start.elapsed())
         }
         JobKind::Script(test) => {
-            let outcome = script::play(&mut session, test).map_or_else(Outcome::Failed, |()| Outcome::Passed);
+            let mut result = script::play(&mut session, test);
+            if job.scenario.settings.trace.is_some() {
+                let timeline = artefact.with_extension("json");
+                result = result.and_then(|()| trace::check(&mut session, &timeline).map_err(|why| format!("{why:#}")));
+            }
+            let outcome = result.map_or_else(Outcome::Failed, |()| Outcome::Passed);
             Tally::of_one(&job.name, &outcome, start.elapsed())
         }
     };

@@ -37,6 +37,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     cpu::init()?;
     acpi::init(info.rsdp);
     info.rsdp = acpi::tables().rsdp;
+    info.find_acpi_root();
     let root = image::root_task(info.image)?;
     let pool = layout::choose_pool(&mut info)?;
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
@@ -46,8 +47,14 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
     smp::prepare();
-    let mut pages = [0; 20];
-    let count = irq::register_pages(&mut pages);
+    let mut pages = [0; 24];
+    let mut count = irq::register_pages(&mut pages);
+    for page in power::register_pages() {
+        if count < pages.len() && !pages[..count].contains(&page) {
+            pages[count] = page;
+            count += 1;
+        }
+    }
     // SAFETY: nothing refers to memory outside image and pool from here on.
     unsafe { paging::build(pool, &pages[..count])? };
     let image = paging::image();
@@ -58,12 +65,12 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
-    crate::trace::announce();
     let mut found = guest::init(crate::percore::core()).unwrap_or_else(|why| {
         log::warn!("no guests: {why}");
         0
     });
     let cores = smp::start_all(most_cores(info.command_line()));
+    crate::trace::announce();
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;
     }

@@ -30,6 +30,7 @@ pub(crate) use sm::Sm;
 pub(crate) use space::Space;
 pub(crate) use vcpu::Vcpu;
 
+use crate::arch::{cpu, timer};
 use crate::percore::{self, Core, core};
 use crate::remote::{self, KILL};
 use cloister_abi::cap::Kind;
@@ -77,14 +78,65 @@ impl Linked<Unreferenced> for Header {
     }
 }
 
-/// A core's dead.
+/// A core's dead: objects that nobody refers to, whose memory waits for grace.
+///
+/// Grace costs every other core an interrupt. So that nobody can make them busy by creating and destroying, memory is given back when so
+/// many wait ([`BATCH`]), when one has waited so long ([`PATIENCE`]), when somebody wants to know or needs memory, or when the core has nothing
+/// else to do. A core that is alone need not wait.
 #[derive(Debug)]
-pub(crate) struct Graveyard(List<Header, Unreferenced>);
+pub(crate) struct Graveyard {
+    list: List<Header, Unreferenced>,
+    count: Cell<u32>,
+    /// Tick at which the first has waited long enough; `u64::MAX` if nobody waits.
+    due: Cell<u64>,
+}
+
+/// How many dead objects wait at most.
+const BATCH: u32 = 32;
+/// How long they wait at most, microseconds.
+const PATIENCE: u64 = 1_000;
 
 impl Graveyard {
     /// Nobody is dead.
     pub(crate) const fn new() -> Self {
-        Self(List::new())
+        Self { list: List::new(), count: Cell::new(0), due: Cell::new(u64::MAX) }
+    }
+
+    /// Whether nobody is.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// When the memory of the first must be given back.
+    pub(crate) fn due(&self) -> u64 {
+        self.due.get()
+    }
+
+    fn add(&self, core: &Core, header: &Header) {
+        self.list.push_back(header);
+        self.count.set(self.count.get() + 1);
+        if percore::count() == 1 || self.count.get() >= BATCH {
+            core.request(percore::REAP);
+        } else if self.due.get() == u64::MAX {
+            self.due.set(cpu::ticks() + timer::from_micros(PATIENCE));
+            core.request(percore::ALARM);
+        }
+    }
+
+    /// All of them, after a time of grace.
+    fn take(&self) -> List<Header, Unreferenced> {
+        let dead = List::new();
+        if !self.is_empty() {
+            // Who looked them up before the last reference went may still be at it.
+            remote::quiesce();
+        }
+        while let Some(header) = self.list.pop_front() {
+            // SAFETY: members of the graveyard have no references, so they are ours alone.
+            dead.push_back(unsafe { header.as_ref() });
+        }
+        self.count.set(0);
+        self.due.set(u64::MAX);
+        dead
     }
 }
 
@@ -139,8 +191,7 @@ impl Header {
         destroy(self);
         if self.refs.retire() {
             let core = core();
-            core.graveyard.0.push_back(self);
-            core.request(percore::REAP);
+            core.graveyard.add(core, self);
         }
     }
 }
@@ -360,21 +411,17 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
 
 /// Gives back the memory of objects that nobody refers to any more. No reference of a hypercall may be in use.
 pub(crate) fn reap(core: &Core) {
-    let batch: List<Header, Unreferenced> = List::new();
+    let mut batch = core.graveyard.take();
     loop {
-        if batch.is_empty() {
-            if core.graveyard.0.is_empty() {
+        let Some(header) = batch.pop_front() else {
+            // What those have let go.
+            batch = core.graveyard.take();
+            if batch.is_empty() {
                 return;
             }
-            // Who looked them up before the last reference went may still be at it.
-            remote::quiesce();
-            while let Some(header) = core.graveyard.0.pop_front() {
-                // SAFETY: members of the graveyard have no references, so they are ours alone.
-                batch.push_back(unsafe { header.as_ref() });
-            }
-        }
-        let Some(header) = batch.pop_front() else { continue };
-        // SAFETY: as above.
+            continue;
+        };
+        // SAFETY: members of the graveyard have no references, so they are ours alone.
         let dead = unsafe { header.as_ref() };
         if !dead.refs.reap() {
             // Somebody who had looked it up before took a reference; it comes back when that goes.

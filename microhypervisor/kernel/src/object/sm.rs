@@ -22,8 +22,10 @@ pub(crate) struct Waiting;
 pub(crate) struct Sm {
     header: Header,
     lock: Mutex<()>,
-    /// Counter, or word of signals.
+    /// Counter.
     count: Cell<u64>,
+    /// Bits that signals have set. They are taken all at once: to count a word down would make bits of others.
+    word: Cell<u64>,
     /// Who waits.
     queue: List<Ec, Waiting>,
     /// Semaphore to which this signal goes.
@@ -48,6 +50,7 @@ impl Sm {
             header: Header::new(Kind::Sm),
             lock: Mutex::new(()),
             count: Cell::new(count),
+            word: Cell::new(0),
             queue: List::new(),
             target,
             bits,
@@ -77,34 +80,43 @@ impl Sm {
         }
         let guard = self.lock.lock();
         if self.queue.is_empty() {
-            return self.count.set(self.count.get() | bits);
+            return self.word.set(self.word.get() | bits);
         }
         self.wake_first(guard, Status::Success, bits);
     }
 
-    /// Takes `most` of the counter, if it is not 0.
+    /// Takes one of the counter, if it is not 0.
     #[inline]
-    pub(crate) fn take(&self, most: u64) -> Option<u64> {
+    pub(crate) fn take_one(&self) -> bool {
         let _guard = self.lock.lock();
         let count = self.count.get();
-        if count == 0 {
-            return None;
+        if count != 0 {
+            self.count.set(count - 1);
         }
-        let taken = count.min(most);
-        self.count.set(count - taken);
-        Some(taken)
+        count != 0
     }
 
-    /// Takes `most` of the counter, or lets an EC of this core wait.
+    /// Takes `most` of the counter, else the whole word of signals, if there is either.
+    pub(crate) fn take(&self, most: u64) -> Option<u64> {
+        let _guard = self.lock.lock();
+        self.take_locked(most)
+    }
+
+    /// [`Self::take`], by who has the lock.
+    fn take_locked(&self, most: u64) -> Option<u64> {
+        let count = self.count.get();
+        let taken = if count == 0 { self.word.take() } else { count.min(most) };
+        self.count.set(count.saturating_sub(taken));
+        (taken != 0).then_some(taken)
+    }
+
+    /// Takes as [`Self::take`], or lets an EC of this core wait.
     ///
     /// # Errors
     /// The semaphore was destroyed meanwhile.
     pub(crate) fn take_or_wait(&self, most: u64, ec: &Ec) -> Result<Option<u64>, Status> {
         let _guard = self.lock.lock();
-        let count = self.count.get();
-        if count != 0 {
-            let taken = count.min(most);
-            self.count.set(count - taken);
+        if let Some(taken) = self.take_locked(most) {
             return Ok(Some(taken));
         }
         // Whoever destroys it wakes all who wait after that.

@@ -78,7 +78,7 @@ extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
 
 extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) else { return refuse(frame) };
-    if frame.rsi == 0 && sm.take(1).is_some() {
+    if frame.rsi == 0 && sm.take_one() {
         frame.rax = Status::Success as u64;
         frame.rdi = 1;
         return;
@@ -118,7 +118,14 @@ fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
 /// All calls that are not on a fast path.
 extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
     let args = arguments(frame);
-    let answer = match frame.rax.wrapping_sub(HYPERCALL_BASE) {
+    let number = frame.rax.wrapping_sub(HYPERCALL_BASE);
+    // Who asks how much is used gets the number after all is back that can be.
+    let asks = number == abi::PdInfo::NUMBER
+        || number == abi::MachineControl::NUMBER && args[1] == abi::MachineOp::Memory as u64;
+    if asks && sched::reap_and_retry(core, ec) {
+        return;
+    }
+    let answer = match number {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
@@ -144,19 +151,28 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         }
         _ => Err(Status::BadHypercall),
     };
-    finish(frame, answer);
+    finish(core, ec, frame, answer);
 }
 
 /// Puts the answer into the registers.
 #[inline]
-fn finish(frame: &mut Frame, answer: Answer) {
+fn finish(core: &Core, ec: &Ec, frame: &mut Frame, answer: Answer) {
     match answer {
         Ok((first, second)) => {
             frame.rax = Status::Success as u64;
             frame.rdi = first;
             frame.rsi = second;
         }
-        Err(status) => frame.rax = status as u64,
+        Err(status) => fail(core, ec, frame, status),
+    }
+}
+
+/// Answers an error. What failed for want of memory, or of a place that a dead object still has, is tried once more when the dead are gone.
+#[cold]
+fn fail(core: &Core, ec: &Ec, frame: &mut Frame, status: Status) {
+    let wants = matches!(status, Status::OutOfBudget | Status::OutOfMemory | Status::PeerOutOfBudget | Status::Busy);
+    if !wants || !sched::reap_and_retry(core, ec) {
+        frame.rax = status as u64;
     }
 }
 
@@ -166,14 +182,14 @@ const fn arguments(frame: &Frame) -> abi::Args {
     [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]
 }
 
-extern "C" fn create_sm(_: &Core, ec: &Ec, frame: &mut Frame) {
+extern "C" fn create_sm(core: &Core, ec: &Ec, frame: &mut Frame) {
     let answer = with(&arguments(frame), |call| create::sm(ec, &call));
-    finish(frame, answer);
+    finish(core, ec, frame, answer);
 }
 
-extern "C" fn delegate(_: &Core, ec: &Ec, frame: &mut Frame) {
+extern "C" fn delegate(core: &Core, ec: &Ec, frame: &mut Frame) {
     let answer = with(&arguments(frame), |call| map::delegate(ec, &call));
-    finish(frame, answer);
+    finish(core, ec, frame, answer);
 }
 
 #[inline]

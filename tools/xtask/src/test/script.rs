@@ -10,9 +10,7 @@ use crate::scenario::{Side, Step, TestSettings};
 /// Plays all steps; an error says which one failed, and how.
 pub(super) fn play(session: &mut Session, test: &TestSettings) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(test.timeout);
-    for (number, step) in (1..).zip(&test.step) {
-        play_step(session, step, deadline).map_err(|why| format!("step {number}: {why}"))?;
-    }
+    play_steps(session, test, deadline)?;
     if test.shutdown || test.ending.is_some() {
         session.wait_for_end(deadline).map_err(|_| "the machine did not switch itself off".to_owned())?;
     }
@@ -29,12 +27,23 @@ pub(super) fn play(session: &mut Session, test: &TestSettings) -> Result<(), Str
     Ok(())
 }
 
+/// Plays all steps, without looking at what comes after.
+pub(crate) fn play_steps(session: &mut Session, test: &TestSettings, deadline: Instant) -> Result<(), String> {
+    for (number, step) in (1..).zip(&test.step) {
+        play_step(session, step, deadline).map_err(|why| format!("step {number}: {why}"))?;
+    }
+    Ok(())
+}
+
 fn play_step(session: &mut Session, step: &Step, end: Instant) -> Result<(), String> {
     if let Some(line) = &step.send {
         session.machine.send(format!("{line}\n").as_bytes());
     }
     if let Some(keys) = &step.keys {
         session.machine.send(keys.as_bytes());
+    }
+    if let Some(command) = &step.monitor {
+        session.machine.command(command);
     }
     let Some(wanted) = &step.expect else { return Ok(()) };
     let own_end = step.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));

@@ -3,11 +3,12 @@
 //!
 //! Read once at boot through the boot direct map (first 4 GiB). Tables are foreign data: every access is checked against
 //! lengths, and a table that does not fit or whose checksum is wrong is as good as absent. Sources: ACPI 6.5, 5.2.5 (RSDP), 5.2.6
-//! (headers), 5.2.9 (FADT), 5.2.12 (MADT), 7.4.2 (\_S5).
+//! (headers), 5.2.12 (MADT). The FADT is decoded by [`cloister_processor::shutdown`].
 
 use crate::memory::DIRECT_MAP;
 use crate::percore::CORES;
 use crate::width::{index, low16, low32};
+use cloister_processor::shutdown::{self, Power};
 use spin::Mutex;
 
 /// Most I/O APICs and interrupt overrides that are kept.
@@ -40,10 +41,8 @@ pub(crate) struct Tables {
     pub(crate) override_count: usize,
     /// Input of the local APICs (LINT0 or LINT1) at which non-maskable interrupts come.
     pub(crate) nmi_input: Option<u8>,
-    /// Port of PM1a control, and the SLP_TYP value of S5.
-    pub(crate) sleep: Option<(u16, u8)>,
-    /// Reset register in port space, and its value.
-    pub(crate) reset: Option<(u16, u8)>,
+    /// How to switch off and reset.
+    pub(crate) power: Power,
 }
 
 const NOTHING: Tables = Tables {
@@ -55,8 +54,7 @@ const NOTHING: Tables = Tables {
     overrides: [Override { gsi: 0, flags: 0 }; MANY],
     override_count: 0,
     nmi_input: None,
-    sleep: None,
-    reset: None,
+    power: Power { control: [None; 2], sleep: None, reduced: false, reset: None, enable: None, types: None },
 };
 
 static TABLES: Mutex<Tables> = Mutex::new(NOTHING);
@@ -181,34 +179,9 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
     Some(())
 }
 
-fn read_fadt(fadt: Bytes, found: &mut Tables) -> Option<()> {
-    let pm1a = low16(fadt.number(64, 4)?);
-    // Reset register: a generic address in port space (1), allowed by bit 10 of the flags.
-    if fadt.number(112, 4).is_some_and(|flags| flags >> 10 & 1 != 0) && fadt.u8(116) == Some(1) {
-        found.reset = Some((low16(fadt.number(120, 8)?), fadt.u8(128)?));
-    }
-    let dsdt = Bytes::table(fadt.number(40, 4)?, Some(b"DSDT"))?;
-    if pm1a != 0 {
-        found.sleep = Some((pm1a, find_s5(dsdt)?));
-    }
-    Some(())
-}
-
-/// SLP_TYPa of S5: the first number of the package named `_S5_`. The byte code before it is NameOp, the name, PackageOp, a length, and
-/// the number of elements (ACPI 6.5, 20.2).
-fn find_s5(dsdt: Bytes) -> Option<u8> {
-    let name = u64::from(u32::from_le_bytes(*b"_S5_"));
-    for offset in 36..dsdt.size.saturating_sub(8) {
-        if dsdt.number(offset, 4)? != name || dsdt.u8(offset + 4)? != 0x12 {
-            continue;
-        }
-        let length_bytes = u64::from(dsdt.u8(offset + 5)? >> 6) + 1;
-        let first = offset + 5 + length_bytes + 1;
-        return match dsdt.u8(first)? {
-            0x0a => dsdt.u8(first + 1),
-            value @ 0..=1 => Some(value),
-            _ => None,
-        };
-    }
-    None
+fn read_fadt(fadt: Bytes, found: &mut Tables) {
+    let read = |offset, bytes| fadt.number(offset, bytes);
+    let dsdt = shutdown::dsdt(read).into_iter().find_map(|base| Bytes::table(base, Some(b"DSDT")));
+    let types = dsdt.and_then(|dsdt| shutdown::sleep_types(|offset, bytes| dsdt.number(offset, bytes), dsdt.size));
+    found.power = shutdown::power(read, types);
 }

@@ -51,7 +51,7 @@ pub(crate) fn count() -> u32 {
 }
 
 /// Physical addresses of register pages that the kernel uses.
-pub(crate) fn register_pages(pages: &mut [u64; 20]) -> usize {
+pub(crate) fn register_pages(pages: &mut [u64]) -> usize {
     pages[0] = apic::BASE;
     let tables = acpi::tables();
     for index in 0..tables.io_apic_count {

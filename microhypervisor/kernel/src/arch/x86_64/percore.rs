@@ -194,7 +194,7 @@ impl Head {
                 "ltr {tss:x}",
                 gdtr = in(reg) &raw const gdtr,
                 cs = in(reg) u64::from(KERNEL_CS),
-                tmp = lateout(reg) _,
+                tmp = out(reg) _,
                 ds = in(reg) u32::from(KERNEL_CS + 8),
                 zero = in(reg) 0u32,
                 tss = in(reg) TSS_SELECTOR,

@@ -143,6 +143,7 @@ fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
     ROOT.store(memory::physical(root), Ordering::Relaxed);
     STACK.store(stacks.kernel, Ordering::Relaxed);
     *STACKS.lock() = stacks;
+    crate::trace::add_core(number);
     CORE.store(core::ptr::from_ref(core).cast_mut(), Ordering::Relaxed);
     RUNNING.store(false, Ordering::Relaxed);
     ASKED.store(0, Ordering::Relaxed);

@@ -88,7 +88,7 @@ fn facts() -> Facts {
 }
 
 /// QEMU without acceleration executes one instruction after the other.
-fn is_emulated(leaf1_ecx: u32) -> bool {
+pub(super) fn is_emulated(leaf1_ecx: u32) -> bool {
     let leaf = __cpuid(0x4000_0000);
     leaf1_ecx >> 31 != 0 && [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).as_flattened() == b"TCGTCGTCGTCG"
 }

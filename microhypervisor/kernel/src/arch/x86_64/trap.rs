@@ -13,7 +13,8 @@ use core::sync::atomic::Ordering;
 const NMI: u64 = 2;
 const DEVICE_NOT_AVAILABLE: u64 = 7;
 const GENERAL_PROTECTION: u64 = 13;
-const PAGE_FAULT: u64 = 14;
+/// Vector of page faults.
+pub(crate) const PAGE_FAULT: u64 = 14;
 const MACHINE_CHECK: u64 = 18;
 
 /// Interrupts that nobody asked for.

@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From records to slices on tracks.
+//!
+//! A core has two tracks: which EC is current (*runs*), and what the kernel does (*kernel*), whose slices nest since it is not
+//! preemptible. An EC has one: what it serves, its hypercalls and exceptions from their start until it goes on, the guest that it runs. Arrows
+//! lead from a call to where it is served.
+//!
+//! A trace begins somewhere: the end of what began before it is left out, and what has not ended at its end ends there.
+
+use std::collections::BTreeMap;
+
+use cloister_abi::arch::current::vcpu::ExitReason;
+use cloister_abi::hypercall::{CALLS, Call, IpcReply};
+use cloister_abi::trace::{Event, Record};
+
+use super::rings::Ring;
+
+/// Where a slice is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Track {
+    /// Who runs on a core.
+    Runs(u32),
+    /// What the kernel does on a core.
+    Kernel(u32),
+    /// An EC of a core. (Another core's may have the same number at another time.)
+    Ec(u32, u64),
+}
+
+/// Something that took time. Ticks of the core's clock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) track: Track,
+    pub(crate) name: String,
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// A call that went from one EC to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flow {
+    pub(crate) core: u32,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) time: u64,
+}
+
+/// All that is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Timeline {
+    pub(crate) slices: Vec<Slice>,
+    pub(crate) flows: Vec<Flow>,
+    /// Names of ECs that have one.
+    pub(crate) names: BTreeMap<u64, String>,
+    /// PDs of ECs that ran.
+    pub(crate) domains: BTreeMap<u64, u64>,
+}
+
+/// Kinds of slices on an EC's track, outermost first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Serves,
+    Call,
+    Guest,
+}
+
+struct Open {
+    kind: Kind,
+    name: String,
+    start: u64,
+}
+
+/// What is going on on a core.
+struct Core<'a> {
+    timeline: &'a mut Timeline,
+    number: u32,
+    now: u64,
+    current: Option<(u64, u64)>,
+    kernel: Vec<(Event, String, u64)>,
+    /// An EC whose hypercall was handled: it goes on, unless the scheduler is called now.
+    handled: Option<u64>,
+    open: BTreeMap<u64, Vec<Open>>,
+}
+
+impl Timeline {
+    /// The timeline of all cores.
+    pub(crate) fn new(rings: &[Ring]) -> Self {
+        let mut timeline = Self::default();
+        for ring in rings {
+            let mut core = Core {
+                timeline: &mut timeline,
+                number: ring.core,
+                now: 0,
+                current: None,
+                kernel: Vec::new(),
+                handled: None,
+                open: BTreeMap::new(),
+            };
+            for record in &ring.records {
+                core.end_handled(record.event());
+                core.now = core.now.max(record.time);
+                core.take(record);
+            }
+            core.finish();
+        }
+        timeline
+    }
+
+    /// The name of an EC: its own, or a number.
+    pub(crate) fn name(&self, ec: u64) -> String {
+        self.names.get(&ec).cloned().unwrap_or_else(|| format!("EC {:x}", ec & 0xffff_ffff))
+    }
+
+    /// Whether the slices of each track lie in each other or apart; an error names two that do not.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let mut sorted: Vec<_> = self.slices.iter().collect();
+        sorted.sort_by_key(|slice| (slice.track, slice.start, u64::MAX - slice.end));
+        let mut around: Vec<&Slice> = Vec::new();
+        for slice in sorted {
+            while around.last().is_some_and(|outer| outer.track != slice.track || outer.end <= slice.start) {
+                around.pop();
+            }
+            if let Some(outer) = around.last().filter(|outer| outer.end < slice.end) {
+                return Err(format!("{slice:?} begins in {outer:?} but ends behind it"));
+            }
+            if slice.end < slice.start {
+                return Err(format!("{slice:?} ends before it begins"));
+            }
+            around.push(slice);
+        }
+        Ok(())
+    }
+}
+
+impl Core<'_> {
+    fn take(&mut self, record: &Record) {
+        let Some(event) = record.event() else { return };
+        let (first, second, detail) = (record.first, record.second, record.detail());
+        match event {
+            Event::CallEnter => {
+                let name = call_name(detail);
+                // The answer ends what was served; until the next call comes it waits.
+                if u64::from(detail) == IpcReply::NUMBER {
+                    self.close(first, Kind::Serves);
+                }
+                self.begin(first, Kind::Call, name.clone());
+                self.enter(event, name);
+            }
+            Event::CallExit => {
+                self.handled = Some(first).filter(|ec| self.is_current(*ec));
+                self.leave(Event::CallEnter);
+            }
+            Event::TrapEnter => {
+                let name = trap_name(detail);
+                if detail < 32 && first != 0 {
+                    self.begin(first, Kind::Call, name.clone());
+                }
+                self.enter(event, name);
+            }
+            Event::TrapExit => {
+                if self.is_current(first) {
+                    self.close(first, Kind::Call);
+                }
+                self.leave(Event::TrapEnter);
+            }
+            Event::SettleEnter => self.enter(event, "schedule".to_owned()),
+            Event::SettleExit => {
+                if let Some((ec, _)) = self.current {
+                    self.close(ec, Kind::Call);
+                }
+                self.leave(Event::SettleEnter);
+            }
+            Event::IdleEnter => self.enter(event, "idle".to_owned()),
+            Event::IdleExit => self.leave(Event::IdleEnter),
+            Event::GuestEnter => {
+                self.begin(second, Kind::Guest, "guest".to_owned());
+                self.enter(event, "guest".to_owned());
+            }
+            Event::GuestExit => {
+                let name = format!("guest, until {}", exit_name(detail));
+                self.rename(second, &name);
+                self.close(second, Kind::Guest);
+                self.leave(Event::GuestEnter);
+            }
+            Event::Switch => self.switch(first, second),
+            Event::IpcCall => {
+                self.close(second, Kind::Serves);
+                let name = format!("serves {}", self.timeline.name(first));
+                self.begin(second, Kind::Serves, name);
+                self.timeline.flows.push(Flow { core: self.number, from: first, to: second, time: self.now });
+            }
+            Event::IpcReply => {}
+            Event::Name => self.add_name(detail, first, second),
+        }
+    }
+
+    fn add_name(&mut self, part: u16, ec: u64, bytes: u64) {
+        let bytes = bytes.to_le_bytes();
+        let text = String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
+        let name = self.timeline.names.entry(ec).or_default();
+        if part == 0 {
+            *name = text;
+        } else {
+            name.push_str(&text);
+        }
+    }
+
+    /// Another EC is current, or none.
+    fn switch(&mut self, ec: u64, pd: u64) {
+        self.end_run();
+        if ec != 0 {
+            self.timeline.domains.insert(ec, pd);
+            self.current = Some((ec, self.now));
+            self.close(ec, Kind::Call);
+        }
+    }
+
+    fn end_run(&mut self) {
+        if let Some((ec, start)) = self.current.take() {
+            let name = self.timeline.name(ec);
+            self.slice(Track::Runs(self.number), name, start);
+        }
+    }
+
+    /// Whether an EC is current, as far as is known.
+    fn is_current(&self, ec: u64) -> bool {
+        self.current.is_none_or(|(current, _)| current == ec)
+    }
+
+    /// An EC whose call was handled went on then, if `next` is not the scheduler. `now` is still the time of the record before.
+    fn end_handled(&mut self, next: Option<Event>) {
+        if let Some(ec) = self.handled.take().filter(|_| next != Some(Event::SettleEnter)) {
+            self.close(ec, Kind::Call);
+        }
+    }
+
+    fn slice(&mut self, track: Track, name: String, start: u64) {
+        self.timeline.slices.push(Slice { track, name, start, end: self.now });
+    }
+
+    /// The kernel begins something.
+    fn enter(&mut self, event: Event, name: String) {
+        self.kernel.push((event, name, self.now));
+    }
+
+    /// The kernel ends something, and whatever it did not end inside.
+    fn leave(&mut self, event: Event) {
+        let Some(place) = self.kernel.iter().rposition(|(open, ..)| *open == event) else { return };
+        while self.kernel.len() > place {
+            if let Some((_, name, start)) = self.kernel.pop() {
+                self.slice(Track::Kernel(self.number), name, start);
+            }
+        }
+    }
+
+    /// Something begins on an EC's track, in place of what was there of the same kind.
+    fn begin(&mut self, ec: u64, kind: Kind, name: String) {
+        self.close(ec, kind);
+        let start = self.now;
+        self.open.entry(ec).or_default().push(Open { kind, name, start });
+    }
+
+    fn rename(&mut self, ec: u64, name: &str) {
+        if let Some(open) =
+            self.open.get_mut(&ec).and_then(|open| open.last_mut()).filter(|open| open.kind == Kind::Guest)
+        {
+            name.clone_into(&mut open.name);
+        }
+    }
+
+    /// Ends what is of that kind on an EC's track, and what is in it.
+    fn close(&mut self, ec: u64, kind: Kind) {
+        while let Some(open) = self.open.get_mut(&ec).and_then(|open| open.pop_if(|open| open.kind >= kind)) {
+            self.slice(Track::Ec(self.number, ec), open.name, open.start);
+        }
+    }
+
+    fn finish(mut self) {
+        self.end_handled(None);
+        self.end_run();
+        while let Some((event, ..)) = self.kernel.last() {
+            self.leave(*event);
+        }
+        for ec in self.open.keys().copied().collect::<Vec<_>>() {
+            self.close(ec, Kind::Serves);
+        }
+    }
+}
+
+fn call_name(number: u16) -> String {
+    let known = CALLS.iter().find(|(_, known)| *known == u64::from(number));
+    known.map_or_else(|| "foreign system call".to_owned(), |(name, _)| (*name).to_owned())
+}
+
+fn trap_name(vector: u16) -> String {
+    match vector {
+        14 => "page fault".to_owned(),
+        0..32 => format!("exception {vector}"),
+        0xf0 => "timer".to_owned(),
+        _ => format!("interrupt {vector:#x}"),
+    }
+}
+
+fn exit_name(detail: u16) -> String {
+    match detail {
+        0xfffe => "an interrupt".to_owned(),
+        0xffff => "the kernel goes on with it".to_owned(),
+        reason => {
+            ExitReason::from_raw(u64::from(reason)).map_or_else(|| reason.to_string(), |reason| format!("{reason:?}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
