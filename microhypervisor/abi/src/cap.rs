@@ -111,7 +111,7 @@ bitflags! {
         const SPACE_TAKE = 1 << 1;
         /// Space: delegate into it, and revoke.
         const SPACE_GRANT = 1 << 2;
-        /// Space (guest): run VCPUs in it.
+        /// Space (guest): run VCPUs in it. Space (DMA): assign devices to it.
         const SPACE_ASSIGN = 1 << 3;
 
         /// Machine: bind interrupts.
@@ -120,6 +120,8 @@ bitflags! {
         const MACHINE_POWER = 1 << 2;
         /// Machine: write to the kernel's debug console.
         const MACHINE_CONSOLE = 1 << 3;
+        /// Machine: assign devices to DMA spaces, see their faults.
+        const MACHINE_DEVICE = 1 << 4;
 
         /// Everything.
         const ALL = 0x1f;

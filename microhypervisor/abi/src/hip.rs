@@ -80,6 +80,8 @@ pub mod features {
     pub const INVARIANT_TSC: u64 = 1 << 2;
     /// An IOMMU is there and on.
     pub const IOMMU: u64 = 1 << 3;
+    /// The IOMMU remaps interrupts: a device raises those that were bound for it, and no others.
+    pub const INTERRUPT_REMAPPING: u64 = 1 << 4;
 }
 
 /// The page.

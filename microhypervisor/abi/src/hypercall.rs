@@ -432,6 +432,31 @@ pub struct TraceControl {
 }
 call!(TraceControl = 27; machine, operation, argument, value);
 
+/// Puts a device into a DMA space, or takes it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AssignDevice {
+    /// The machine (`MACHINE_DEVICE`).
+    pub machine: Selector,
+    /// DMA space (`SPACE_ASSIGN`).
+    pub space: Selector,
+    /// Requester id: bus in bits 8..16, device in 3..8, function in 0..3.
+    pub device: u32,
+    /// [`DeviceFlags`].
+    pub flags: u64,
+}
+call!(AssignDevice = 28; machine, space, device, flags);
+
+/// Takes the oldest fault of a device: the address (first value) and a [`FaultRecord`] (second value). With a semaphore: counts that up at
+/// each fault from now on, and takes none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceFault {
+    /// The machine (`MACHINE_DEVICE`).
+    pub machine: Selector,
+    /// [`crate::cap::NONE`], or a semaphore (`SM_BIND`).
+    pub sm: Selector,
+}
+call!(DeviceFault = 29; machine, sm);
+
 /// Arguments of every call by name, in the order of the numbers.
 pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     Null::ARGUMENTS,
@@ -462,10 +487,12 @@ pub const ARGUMENTS: [&[&str]; CALLS.len()] = [
     Yield::ARGUMENTS,
     BindMsi::ARGUMENTS,
     TraceControl::ARGUMENTS,
+    AssignDevice::ARGUMENTS,
+    DeviceFault::ARGUMENTS,
 ];
 
 /// Name and number of every call, in the order of the numbers.
-pub const CALLS: [(&str, u64); 28] = [
+pub const CALLS: [(&str, u64); 30] = [
     (Null::NAME, Null::NUMBER),
     (IpcCall::NAME, IpcCall::NUMBER),
     (IpcReply::NAME, IpcReply::NUMBER),
@@ -494,6 +521,8 @@ pub const CALLS: [(&str, u64); 28] = [
     (Yield::NAME, Yield::NUMBER),
     (BindMsi::NAME, BindMsi::NUMBER),
     (TraceControl::NAME, TraceControl::NUMBER),
+    (AssignDevice::NAME, AssignDevice::NUMBER),
+    (DeviceFault::NAME, DeviceFault::NUMBER),
 ];
 
 bitflags! {
@@ -563,6 +592,45 @@ bitflags! {
         const LOW = 1 << 1;
         /// Trigger and polarity are given by the two bits above, not by the tables.
         const EXPLICIT = 1 << 2;
+    }
+}
+
+bitflags! {
+    /// What [`AssignDevice`] does.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct DeviceFlags: u64 {
+        /// Take the device out of the space.
+        const REMOVE = 1 << 0;
+    }
+}
+
+/// What is told of a device's fault beside its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultRecord {
+    /// Requester id of the device.
+    pub device: u16,
+    /// 1: nothing mapped at the address, or not with that right; 2: the device is in no space; 3: an interrupt that is not its own;
+    /// 4: something else.
+    pub cause: u8,
+    /// It was a write.
+    pub write: bool,
+    /// Faults that were not kept since the last that was taken.
+    pub lost: u32,
+}
+
+impl FaultRecord {
+    /// As a result's value: device in bits 0..16, cause in 16..24, write in 24, lost in 32..64.
+    #[must_use]
+    pub const fn pack(self) -> u64 {
+        self.device as u64 | (self.cause as u64) << 16 | (self.write as u64) << 24 | (self.lost as u64) << 32
+    }
+
+    /// From a result's value.
+    #[must_use]
+    pub const fn unpack(value: u64) -> Self {
+        let [low, high, cause, write, ..] = value.to_le_bytes();
+        let device = u16::from_le_bytes([low, high]);
+        Self { device, cause, write: write & 1 != 0, lost: (value >> 32) as u32 }
     }
 }
 

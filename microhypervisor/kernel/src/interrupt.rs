@@ -118,7 +118,7 @@ struct Table {
 }
 
 const _: () = assert!(size_of::<Table>() <= FRAMES * cloister_mechanism::FRAME);
-const FRAMES: usize = 2;
+const FRAMES: usize = 3;
 
 static TABLES: [AtomicPtr<Table>; CORES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CORES];
 

@@ -20,8 +20,8 @@ static POOL_SIZE: AtomicU64 = AtomicU64::new(0);
 /// Physical ranges that are the kernel's alone: first byte and first after. Set at boot.
 static OWN: [(AtomicU64, AtomicU64); OWN_MOST] = [const { (AtomicU64::new(0), AtomicU64::new(0)) }; OWN_MOST];
 static OWN_COUNT: AtomicUsize = AtomicUsize::new(0);
-/// Image, pool, and pages of device registers.
-const OWN_MOST: usize = 32;
+/// Image, pool, pages of device registers, and the interrupt window.
+const OWN_MOST: usize = 80;
 
 static KERNEL_ROOT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 

@@ -15,6 +15,9 @@ mod cores;
 mod cores_ipc;
 mod create;
 mod destroy;
+mod device_guards;
+mod devices;
+mod edu;
 mod exception_replies;
 mod exceptions;
 mod foreign;
@@ -64,6 +67,8 @@ static SUITES: &[&[Test]] = &[
     &rollback::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
+    &device_guards::TESTS,
+    &devices::TESTS,
     &guest_guards::TESTS,
     &guest_exits::TESTS,
     &guest_events::TESTS,

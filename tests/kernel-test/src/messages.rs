@@ -113,7 +113,7 @@ fn is_an_up() -> Outcome {
 
 fn bound_once() -> Outcome {
     let sm = semaphore(0)?;
-    let (_, first) = call(&bind(sm, 8))?;
+    let first = call(&bind(sm, 8))?;
     refused!(Busy, bind(sm, 8));
     refused!(Busy, IrqBind { machine: MACHINE, sm, gsi: 5, flags: 0 });
     // The line that was refused is free still.
@@ -121,7 +121,7 @@ fn bound_once() -> Outcome {
     call(&IrqBind { machine: MACHINE, sm: other, gsi: 5, flags: 0 })?;
     refused!(Busy, bind(other, 8));
     let third = semaphore(0)?;
-    check!(call(&bind(third, 8))?.1 != first);
+    check!(call(&bind(third, 8))? != first);
     [sm, other, third].into_iter().for_each(destroy);
     Ok(())
 }
@@ -136,13 +136,14 @@ fn run_out() -> Outcome {
                 Ok(_) => bound[count] = sm,
                 Err(why) => {
                     destroy(sm);
-                    equal!(why, Status::Busy);
+                    // The core has no vector left, or the IOMMU no entry for the device.
+                    check!(matches!(why, Status::Busy | Status::OutOfMemory));
                     break;
                 }
             }
             count += 1;
         }
-        check!((150..=192).contains(&count));
+        check!((60..=192).contains(&count));
         bound[..count].iter().for_each(|sm| destroy(*sm));
         let sm = semaphore(0)?;
         call(&BindMsi { core, ..bind(sm, 8) })?;

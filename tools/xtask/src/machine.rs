@@ -232,7 +232,10 @@ fn command(config: &Config, console: &Listener, log: &Listener, monitor: Option<
     let kvm = config.accel.is_kvm()?;
     let mut command = tied_to_this_process(&config.emulator);
     command.args(["-monitor", "stdio"]);
-    command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
+    // An IOMMU that remaps interrupts wants to see those of the I/O APIC, also under KVM.
+    let iommu = config.devices.iter().any(|device| device.contains("iommu"));
+    let board = if iommu { "q35,kernel-irqchip=split" } else { "q35" };
+    command.args(["-machine", board, "-nodefaults", "-display", "none", "-no-reboot"]);
     if kvm {
         command.args(["-accel", "kvm", "-cpu", "host"]);
     } else {

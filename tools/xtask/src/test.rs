@@ -46,6 +46,11 @@ const MACHINES: usize = 2;
 /// What the kernel's tests want to find: devices that interrupt on demand, by a line and by messages.
 const KERNEL_DEVICES: [&str; 2] = ["edu", "e1000e"];
 
+/// The same behind an IOMMU, which must be there before them; `edu` makes accesses of 40 bits.
+fn behind(iommu: &str) -> Vec<String> {
+    [iommu, "edu,dma_mask=0xffffffffff", "e1000e"].map(str::to_owned).into()
+}
+
 /// Memory of a machine that Bochs emulates: all of it is the host's from the start.
 const BOCHS_MEMORY: Size = Size::mib(512);
 
@@ -133,6 +138,8 @@ fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
         ("kernel", Emulator::Qemu, defaults.memory, 1, devices.clone()),
         ("kernel-2-cores", Emulator::Qemu, defaults.memory, 2, devices.clone()),
         ("kernel-4-cores", Emulator::Qemu, defaults.memory, 4, devices),
+        ("kernel-amd-iommu", Emulator::Qemu, defaults.memory, 2, behind("amd-iommu")),
+        ("kernel-intel-iommu", Emulator::Qemu, defaults.memory, 2, behind("intel-iommu,intremap=on")),
     ];
     machines.into_iter().map(|(name, emulator, memory, smp, devices)| {
         let settings = Settings { root: root.to_owned(), memory, smp, devices, ..Settings::default() };

@@ -11,7 +11,7 @@ mod root;
 
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::{
-    acpi, cpu, entry_first_exit, fpu, guest, irq, paging, percore, power, serial, smp, speculation, timer,
+    acpi, cpu, entry_first_exit, fpu, guest, iommu, irq, paging, percore, power, serial, smp, speculation, timer,
 };
 use crate::{console, interrupt, memory};
 use cloister_abi::hip::features;
@@ -40,15 +40,17 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     info.find_acpi_root();
     let root = image::root_task(info.image)?;
     let pool = layout::choose_pool(&mut info)?;
+    let free = iommu::find(info.command_line(), pool.0);
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
-    unsafe { memory::init(pool.0, pool.1) };
+    unsafe { memory::init(free, pool.1) };
     crate::trace::init(info.command_line());
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
     smp::prepare();
-    let mut pages = [0; 24];
+    let mut pages = [0; 72];
     let mut count = irq::register_pages(&mut pages);
+    count += iommu::register_pages(&mut pages[count..]);
     for page in power::register_pages() {
         if count < pages.len() && !pages[..count].contains(&page) {
             pages[count] = page;
@@ -61,11 +63,14 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
         memory::keep(start, end)?;
     }
+    // Where interrupt messages go: nobody's memory.
+    memory::keep(0xfee0_0000, 0xfef0_0000)?;
     fpu::announce();
     irq::init();
     interrupt::add_core(0)?;
     timer::init();
-    let mut found = guest::init(crate::percore::core()).unwrap_or_else(|why| {
+    let mut found = iommu::init();
+    found |= guest::init(crate::percore::core()).unwrap_or_else(|why| {
         log::warn!("no guests: {why}");
         0
     });

@@ -162,5 +162,6 @@ impl Sm {
     pub(crate) fn kill(&self) {
         while self.wake_first(self.lock.lock(), Status::Aborted, 0) {}
         crate::interrupt::unbind(self);
+        crate::arch::iommu::forget(self);
     }
 }

@@ -8,6 +8,7 @@
 //! The tables of a space are paid by the space's payer. Look-ups take no lock; changes take the space's.
 
 use super::{Header, Object, Pd, status};
+use crate::arch::iommu;
 use crate::arch::paging::{self, Guest, Host};
 use crate::memory::physical;
 use crate::width::{index, low8};
@@ -40,6 +41,8 @@ pub(crate) enum Content {
     Host(PageTable<Host>),
     /// Memory of a guest.
     Guest(PageTable<Guest>),
+    /// What devices reach.
+    Dma(iommu::Tables),
     /// Ports of a component: two frames of bits, 0 for allowed, made when the first port comes.
     Ports(Mutex<Option<Bitmap>>),
     /// All physical memory that is not the kernel's ([`crate::memory::is_own`]).
@@ -92,7 +95,7 @@ impl Space {
 
     /// Whether it is one of the spaces that a PD has from its creation to its end, or the machine's.
     pub(crate) const fn belongs_to_pd(&self) -> bool {
-        !matches!(self.content, Content::Guest(_))
+        !matches!(self.content, Content::Guest(_) | Content::Dma(_))
     }
 
     // ---- capabilities
@@ -196,6 +199,14 @@ impl Space {
     /// itself, which would keep all of that for ever.
     pub(crate) fn kill(&self) {
         self.drop_capabilities(usize::MAX);
+        self.remove_devices();
+    }
+
+    /// Takes all devices out of a DMA space.
+    fn remove_devices(&self) {
+        if let Content::Dma(tables) = &self.content {
+            iommu::remove_all(tables);
+        }
     }
 
     /// Drops at most so many capabilities. Answers whether there may be more.
@@ -237,6 +248,7 @@ impl Space {
         match &self.content {
             Content::Host(table) => table.lookup(payer, address),
             Content::Guest(table) => table.lookup(payer, address),
+            Content::Dma(tables) => tables.lookup(payer, address),
             _ => None,
         }
     }
@@ -268,6 +280,7 @@ impl Space {
         match &self.content {
             Content::Host(table) => table.map(payer, virt, order, page).map_err(map_status),
             Content::Guest(table) => table.map(payer, virt, order, page).map_err(map_status),
+            Content::Dma(tables) => tables.map(payer, virt, order, page).map_err(map_status),
             _ => Err(Status::BadCapability),
         }
     }
@@ -288,11 +301,12 @@ impl Space {
         let removed = match &self.content {
             Content::Host(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
             Content::Guest(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
+            Content::Dma(tables) => tables.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
             _ => return Err(Status::BadCapability),
         };
         drop(guard);
         if removed {
-            self.forget_translations(payer, freed);
+            self.forget_translations(payer, freed, Some((virt, order)));
         }
         Ok(())
     }
@@ -305,6 +319,10 @@ impl Space {
         let more = match &self.content {
             Content::Host(table) => table.strip(payer, most, &mut freed),
             Content::Guest(table) => table.strip(payer, most, &mut freed),
+            Content::Dma(tables) => {
+                iommu::remove_all(tables);
+                tables.strip(payer, most, &mut freed)
+            }
             // The tables stay, since threads of others may be looking.
             Content::Objects(_) => {
                 drop(guard);
@@ -313,16 +331,21 @@ impl Space {
             _ => return false,
         };
         drop(guard);
-        self.forget_translations(payer, freed);
+        self.forget_translations(payer, freed, None);
         more
     }
 
-    /// Something was unmapped: nobody uses it any more, nor the tables that went with it. No lock may be held, since this waits.
-    fn forget_translations(&self, payer: &Pd, mut freed: Freed) {
-        self.generation.fetch_add(1, Ordering::SeqCst);
-        let root = self.root();
-        crate::remote::flush(|core| core.uses(root));
-        // SAFETY: they came from the payer; who looks into the space holds its lock, and processors have forgotten it.
+    /// A range was unmapped, or everything: nobody uses it any more, nor the tables that went with it. No lock may be held, since this
+    /// waits.
+    fn forget_translations(&self, payer: &Pd, mut freed: Freed, range: Option<(u64, u32)>) {
+        if let Content::Dma(tables) = &self.content {
+            tables.flush(range);
+        } else {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+            let root = self.root();
+            crate::remote::flush(|core| core.uses(root));
+        }
+        // SAFETY: they came from the payer; who looks into the space holds its lock, and processors and devices have forgotten it.
         unsafe { freed.give_back(payer) };
     }
 
@@ -445,6 +468,12 @@ impl Drop for Space {
                 unsafe { table.clear(payer) };
                 // SAFETY: as above.
                 unsafe { payer.give(table.root()) };
+            }
+            Content::Dma(tables) => {
+                // SAFETY: its devices were taken out when it was destroyed.
+                unsafe { tables.clear(payer) };
+                // SAFETY: as above.
+                unsafe { payer.give(tables.root()) };
             }
             Content::Ports(bitmap) => {
                 self.forget_ports();

@@ -5,7 +5,7 @@
 //! any object does that nobody refers to, and its memory is back before the caller runs again.
 
 use super::{Answer, lookup};
-use crate::arch::{fpu, timer};
+use crate::arch::{fpu, iommu, timer};
 use crate::object::ec::Parts;
 use crate::object::pd::Spaces;
 use crate::object::space::Content;
@@ -94,9 +94,14 @@ pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
     let space = match kind {
         // SAFETY: the frame is the space's from now on.
         SpaceKind::Guest => new_space(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
-        // A PD has its own; DMA and MSR spaces need machinery that is not here yet.
+        SpaceKind::Dma => {
+            let format = iommu::format().ok_or(Status::BadFeature)?;
+            // SAFETY: the frame is the space's from now on.
+            new_space(payer, |root| Content::Dma(unsafe { iommu::Tables::new(format, root) }))?
+        }
+        // A PD has its own; MSR spaces need machinery that is not here yet.
         SpaceKind::Object | SpaceKind::Host | SpaceKind::Pio => return Err(Status::BadParameter),
-        SpaceKind::Dma | SpaceKind::Msr => return Err(Status::BadFeature),
+        SpaceKind::Msr => return Err(Status::BadFeature),
     };
     place(ec, call.sel, space)?;
     Ok((0, 0))

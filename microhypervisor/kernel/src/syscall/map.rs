@@ -4,6 +4,7 @@
 
 use super::{Answer, lookup};
 use crate::arch::cpu::{self, feature};
+use crate::arch::iommu;
 use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
 use crate::memory::is_own;
 use crate::object::space::Content;
@@ -27,7 +28,9 @@ pub(super) fn delegate(ec: &Ec, call: &abi::Delegate) -> Answer {
     }
     match (&src.content, &dst.content) {
         (Content::Objects(_), Content::Objects(_)) => capabilities(src, dst, call),
-        (Content::MachineMemory | Content::Host(_), Content::Host(_) | Content::Guest(_)) => memory(src, dst, call),
+        (Content::MachineMemory | Content::Host(_), Content::Host(_) | Content::Guest(_) | Content::Dma(_)) => {
+            memory(src, dst, call)
+        }
         (Content::MachinePorts, Content::Ports(_)) => {
             if call.src_base != call.dst_base || call.rights != 1 {
                 return Err(Status::BadParameter);
@@ -65,32 +68,50 @@ fn selectors(base: u64, order: u32) -> Result<core::ops::Range<Selector>, Status
 
 fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
     let access = u8::try_from(call.rights).ok().and_then(Access::from_bits).ok_or(Status::BadParameter)?;
-    let guest = matches!(dst.content, Content::Guest(_));
-    let bits = attributes(access, guest).ok_or(Status::BadParameter)?;
+    let host = matches!(dst.content, Content::Host(_));
+    let all = bits(dst, access).ok_or(Status::BadParameter)?;
     let size = 1u64 << (call.order + PAGE_BITS);
     let (from, to) = (bytes(call.src_base)?, bytes(call.dst_base)?);
-    if call.order >= 18 && !(cpu::has(feature::PAGE_1G) && (!guest || crate::arch::guest::has_huge_pages())) {
+    if call.order >= 18 && !cpu::has(feature::PAGE_1G) {
         return Err(Status::BadFeature);
     }
-    if !guest && to + size > USER_END {
+    if matches!(dst.content, Content::Guest(_)) && call.order >= 18 && !crate::arch::guest::has_huge_pages() {
+        return Err(Status::BadFeature);
+    }
+    if host && to + size > USER_END {
         return Err(Status::BadParameter);
+    }
+    if matches!(dst.content, Content::Dma(_)) && call.order > iommu::largest_order() {
+        return Err(Status::BadFeature);
     }
     match &src.content {
         Content::MachineMemory => {
             if is_own(from, from + size) {
                 return Err(Status::BadParameter);
             }
-            dst.map(to, call.order, |offset| Some((from + offset, bits)))?;
+            dst.map(to, call.order, |offset| Some((from + offset, all)))?;
         }
         _ => {
             let level = call.order / 9;
             dst.map_from(src, (to, from), call.order, |leaf| {
-                let allowed = attributes(restrict(access, leaf.bits), guest)?;
+                let allowed = bits(dst, restrict(access, leaf.bits))?;
                 (leaf.level >= level && leaf.bits & KERNEL_FRAME == 0).then_some((leaf.address, allowed))
             })?;
         }
     }
     Ok((0, 0))
+}
+
+/// Attribute bits for memory of these rights in a space; `None` for rights that no mapping there may have.
+fn bits(space: &Space, access: Access) -> Option<u64> {
+    match &space.content {
+        // What a device reads and writes is always cached as the processor's own, and never executed.
+        Content::Dma(tables) if !access.contains(Access::EXEC) => {
+            tables.attributes(access.contains(Access::READ), access.contains(Access::WRITE))
+        }
+        Content::Dma(_) => None,
+        content => attributes(access, matches!(content, Content::Guest(_))),
+    }
 }
 
 /// Address of a page number, if it is below 2^48 (the page number of a range's end is then far from wrapping).
@@ -130,7 +151,7 @@ pub(super) fn revoke(ec: &Ec, call: &abi::Revoke) -> Answer {
                 space.remove(selector);
             }
         }
-        Content::Host(_) | Content::Guest(_) => space.unmap(bytes(call.base)?, call.order)?,
+        Content::Host(_) | Content::Guest(_) | Content::Dma(_) => space.unmap(bytes(call.base)?, call.order)?,
         Content::Ports(_) => return ports(space, call.base, call.order, false),
         Content::MachineMemory | Content::MachinePorts => return Err(Status::BadCapability),
     }

@@ -6,6 +6,7 @@
 
 mod control;
 mod create;
+mod device;
 mod map;
 
 pub(crate) use control::Machine;
@@ -144,6 +145,8 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         abi::BindMsi::NUMBER => with(&args, |call| control::bind_msi(ec, &call)),
         abi::TraceControl::NUMBER => with(&args, |call| control::trace(ec, &call)),
         abi::IrqAck::NUMBER => with(&args, |call| control::irq_ack(ec, &call)),
+        abi::AssignDevice::NUMBER => with(&args, |call| device::assign(ec, &call)),
+        abi::DeviceFault::NUMBER => with(&args, |call| device::fault(ec, &call)),
         abi::MachineControl::NUMBER => with(&args, |call| control::machine(ec, &call)),
         abi::Yield::NUMBER => {
             sched::yield_now();

@@ -17,6 +17,7 @@ pub(crate) const MANY: usize = 16;
 /// An I/O APIC.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IoApic {
+    pub(crate) id: u8,
     pub(crate) address: u64,
     pub(crate) first_gsi: u32,
 }
@@ -43,11 +44,13 @@ pub(crate) struct Tables {
     pub(crate) nmi_input: Option<u8>,
     /// How to switch off and reset.
     pub(crate) power: Power,
+    /// The table of AMD-Vi units (true) or of VT-d units. It can be read as long as the boot direct map is there.
+    pub(crate) iommu: Option<(bool, Bytes)>,
 }
 
 const NOTHING: Tables = Tables {
     rsdp: 0,
-    io_apics: [IoApic { address: 0, first_gsi: 0 }; MANY],
+    io_apics: [IoApic { id: 0, address: 0, first_gsi: 0 }; MANY],
     io_apic_count: 0,
     local_apics: [0; CORES],
     local_apic_count: 0,
@@ -55,6 +58,7 @@ const NOTHING: Tables = Tables {
     override_count: 0,
     nmi_input: None,
     power: Power { control: [None; 2], sleep: None, reduced: false, reset: None, enable: None, types: None },
+    iommu: None,
 };
 
 static TABLES: Mutex<Tables> = Mutex::new(NOTHING);
@@ -65,8 +69,8 @@ pub(crate) fn tables() -> Tables {
 }
 
 /// A stretch of physical memory below 4 GiB, read byte-wise.
-#[derive(Clone, Copy)]
-struct Bytes {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bytes {
     base: u64,
     size: u64,
 }
@@ -85,6 +89,11 @@ impl Bytes {
         Some(unsafe { pointer.read_volatile() })
     }
 
+    /// Number of bytes.
+    pub(crate) fn size(self) -> u64 {
+        self.size
+    }
+
     fn number(self, offset: u64, bytes: u64) -> Option<u64> {
         (0..bytes).rev().try_fold(0, |sum, index| Some(sum << 8 | u64::from(self.u8(offset + index)?)))
     }
@@ -100,6 +109,12 @@ impl Bytes {
         let table = Self::new(base, header.number(4, 4)?)?;
         let sum = (0..table.size).try_fold(0u8, |sum, index| Some(sum.wrapping_add(table.u8(index)?)))?;
         (sum == 0).then_some(table)
+    }
+}
+
+impl cloister_iommu::Bytes for Bytes {
+    fn byte(&self, offset: u64) -> Option<u8> {
+        self.u8(offset)
     }
 }
 
@@ -137,6 +152,10 @@ fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
             read_madt(madt, found);
         } else if let Some(fadt) = Bytes::table(base, Some(b"FACP")) {
             read_fadt(fadt, found);
+        } else if let Some(ivrs) = Bytes::table(base, Some(b"IVRS")) {
+            found.iommu = Some((true, ivrs));
+        } else if let Some(dmar) = Bytes::table(base, Some(b"DMAR")) {
+            found.iommu = Some((false, dmar));
         }
     }
     Some(())
@@ -161,8 +180,11 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
             0 if madt.number(offset + 4, 4)? & 1 != 0 => found.add_core(u32::from(madt.u8(offset + 3)?)),
             9 if madt.number(offset + 8, 4)? & 1 != 0 => found.add_core(low32(madt.number(offset + 4, 4)?)),
             1 if found.io_apic_count < MANY => {
-                found.io_apics[found.io_apic_count] =
-                    IoApic { address: madt.number(offset + 4, 4)?, first_gsi: low32(madt.number(offset + 8, 4)?) };
+                found.io_apics[found.io_apic_count] = IoApic {
+                    id: madt.u8(offset + 2)?,
+                    address: madt.number(offset + 4, 4)?,
+                    first_gsi: low32(madt.number(offset + 8, 4)?),
+                };
                 found.io_apic_count += 1;
             }
             2 if found.override_count < MANY => {

@@ -74,6 +74,11 @@ pub(crate) fn init() {
     write(LVT_TIMER, MASKED | low32(idt::TIMER));
 }
 
+/// Whether identities of APICs may have 32 bits.
+pub(crate) fn is_x2apic() -> bool {
+    X2APIC.load(Relaxed)
+}
+
 /// Identity of this core's local APIC.
 pub(crate) fn id() -> u32 {
     if X2APIC.load(Relaxed) { read(ID) } else { read(ID) >> 24 }

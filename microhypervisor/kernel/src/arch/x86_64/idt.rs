@@ -16,6 +16,8 @@ pub(crate) const FIRST_DEVICE: u64 = 0x30;
 pub(crate) const TIMER: u64 = 0xf0;
 /// Vector by which cores ask each other for work.
 pub(crate) const WORK: u64 = 0xf1;
+/// Vector of the IOMMU's own interrupt.
+pub(crate) const IOMMU: u64 = 0xf2;
 /// Vector of spurious interrupts.
 pub(crate) const SPURIOUS: u64 = 0xff;
 

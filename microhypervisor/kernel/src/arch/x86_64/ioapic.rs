@@ -85,6 +85,8 @@ pub(crate) struct Pin {
     controller: u8,
     index: u8,
     entry: u32,
+    /// The controller does not see the end of its interrupt, since the entry does not have the vector that the IOMMU makes of it.
+    deaf: bool,
 }
 
 impl Pin {
@@ -93,13 +95,19 @@ impl Pin {
         all().enumerate().find_map(|(index, controller)| {
             let controller = controller.lock();
             let pin = gsi.checked_sub(controller.first).filter(|pin| *pin < controller.pins)?;
-            Some(Self { controller: low8(index as u64), index: low8(u64::from(pin)), entry: MASKED })
+            Some(Self { controller: low8(index as u64), index: low8(u64::from(pin)), entry: MASKED, deaf: false })
         })
     }
 
-    /// Sets the redirection entry, masked.
-    pub(crate) fn route(&mut self, high: u32, low: u32) {
+    /// Number of its controller.
+    pub(crate) const fn controller(&self) -> usize {
+        self.controller as usize
+    }
+
+    /// Sets the redirection entry, masked, of an interrupt that arrives as `vector`.
+    pub(crate) fn route(&mut self, high: u32, low: u32, vector: u8) {
         self.entry = low | MASKED;
+        self.deaf = low8(low.into()) != vector;
         let register = REDIRECTION + 2 * u32::from(self.index);
         let controller = CONTROLLERS[usize::from(self.controller)].lock();
         controller.write(register, self.entry);
@@ -109,7 +117,13 @@ impl Pin {
     /// Masks or unmasks it.
     pub(crate) fn mask(&mut self, masked: bool) {
         self.entry = if masked { self.entry | MASKED } else { self.entry & !MASKED };
-        CONTROLLERS[usize::from(self.controller)].lock().write(REDIRECTION + 2 * u32::from(self.index), self.entry);
+        let register = REDIRECTION + 2 * u32::from(self.index);
+        let controller = CONTROLLERS[usize::from(self.controller)].lock();
+        if masked && self.deaf {
+            // As an edge-triggered one it waits for no end.
+            controller.write(register, self.entry & !LEVEL);
+        }
+        controller.write(register, self.entry);
     }
 
     /// Whether it is level-triggered.

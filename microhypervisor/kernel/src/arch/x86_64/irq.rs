@@ -100,9 +100,9 @@ impl Line {
         if taken {
             return Err(Status::Busy);
         }
-        match Route::of_pin(gsi, apic, vector) {
+        match Route::of_pin(pin.controller(), apic, vector, wired.contains(IrqFlags::LEVEL)) {
             Ok((route, (high, low))) => {
-                pin.route(high, low | bits);
+                pin.route(high, low | bits, vector);
                 Ok(Self { gsi, pin, _route: route })
             }
             Err(why) => {

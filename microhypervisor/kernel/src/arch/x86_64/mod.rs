@@ -13,6 +13,7 @@ pub(crate) mod guest;
 pub(crate) mod hooks;
 mod idt;
 mod ioapic;
+pub(crate) mod iommu;
 pub(crate) mod irq;
 pub(crate) mod machine_check;
 mod msi;

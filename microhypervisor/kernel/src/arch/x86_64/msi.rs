@@ -5,6 +5,7 @@
 //! With an IOMMU that remaps interrupts, the way leads through an entry that belongs to the device, which can be blocked; without one the
 //! message names APIC and vector itself, every device can send every message, and nothing can block it but the device.
 
+use super::iommu::{Entry, Source};
 use cloister_abi::status::Status;
 
 /// Address of messages: the APICs' window; the APIC is in bits 12..20.
@@ -12,32 +13,40 @@ const WINDOW: u64 = 0xfee0_0000;
 
 /// A way that is taken; given back when dropped.
 #[derive(Debug)]
-pub(crate) struct Route(());
+pub(crate) struct Route(Option<Entry>);
 
 impl Route {
     /// A way from a device to a vector of a local APIC. Answers with it address and data of the message: fixed delivery, edge.
     ///
     /// # Errors
-    /// `BadCore`: the APIC cannot be reached by messages.
+    /// `BadCore`: the APIC cannot be reached by messages. With an IOMMU, `BadDevice`: not on the first PCI segment, `OutOfMemory`: its tables
+    /// are full.
     pub(crate) fn take(device: u32, apic: u32, vector: u8) -> Result<(Self, (u64, u64)), Status> {
-        let _ = device;
+        if let Some((entry, message)) = Entry::take(Source::Device(device), apic, vector, false)? {
+            return Ok((Self(Some(entry)), message));
+        }
         let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
-        Ok((Self(()), (WINDOW | u64::from(apic) << 12, u64::from(vector))))
+        Ok((Self(None), (WINDOW | u64::from(apic) << 12, u64::from(vector))))
     }
 
     /// A way from a pin of an I/O APIC. Answers with it the words of its redirection entry, high one first, without trigger and polarity.
     ///
     /// # Errors
-    /// `BadCore`: the APIC cannot be reached from there.
-    pub(crate) fn of_pin(gsi: u32, apic: u32, vector: u8) -> Result<(Self, (u32, u32)), Status> {
-        let _ = gsi;
+    /// As [`Route::take`].
+    pub(crate) fn of_pin(io_apic: usize, apic: u32, vector: u8, level: bool) -> Result<(Self, (u32, u32)), Status> {
+        if let Some((entry, _)) = Entry::take(Source::IoApic(io_apic), apic, vector, level)? {
+            let words = entry.redirection(vector);
+            return Ok((Self(Some(entry)), words));
+        }
         let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
-        Ok((Self(()), (u32::from(apic) << 24, u32::from(vector))))
+        Ok((Self(None), (u32::from(apic) << 24, u32::from(vector))))
     }
 
     /// Blocks the way, or opens it again; false if it cannot be blocked.
     pub(crate) fn block(&mut self, blocked: bool) -> bool {
-        let _ = blocked;
-        false
+        if let Some(entry) = &self.0 {
+            entry.block(blocked);
+        }
+        self.0.is_some()
     }
 }

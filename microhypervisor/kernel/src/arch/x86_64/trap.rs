@@ -2,7 +2,7 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt, machine_check, nmi, power};
+use super::{apic, idt, iommu, machine_check, nmi, power};
 use crate::flood::Flood;
 use crate::percore::core;
 use crate::width::low8;
@@ -34,6 +34,7 @@ fn hardware_interrupt(vector: u64) {
             apic::end_of_interrupt();
             remote::interrupted(core());
         }
+        idt::IOMMU => iommu::interrupt(),
         idt::SPURIOUS => {}
         idt::FIRST_DEVICE..idt::TIMER => {
             if !interrupt::arrived(core(), low8(vector)) {
