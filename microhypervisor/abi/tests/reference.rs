@@ -101,6 +101,29 @@ fn statuses_are_the_crates() {
     }
 }
 
+/// What stands behind `* WORD: ` in the section of a call; all of it is one line.
+fn points(heading: &str, word: &str) -> Vec<String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/spec/hypercalls.md");
+    let text = std::fs::read_to_string(path).expect("the reference is there");
+    let lines = text.lines().skip_while(|line| *line != format!("### {heading}")).skip(1);
+    let own = lines.take_while(|line| !line.starts_with('#'));
+    own.filter_map(|line| Some(line.strip_prefix("* ")?.strip_prefix(word)?.strip_prefix(": ")?.to_owned())).collect()
+}
+
+#[test]
+fn every_call_says_what_it_costs_and_what_other_cores_see() {
+    for (name, number) in CALLS {
+        let heading = format!("{number} {name}");
+        let [cost] = points(&heading, "Cost").try_into().expect(name);
+        // A figure, or how it grows, or where that stands.
+        let said =
+            cost.contains(|letter: char| letter.is_ascii_digit()) || cost.contains("grows") || cost.contains("see `");
+        assert!(said, "{name}: {cost}");
+        let [concurrency] = points(&heading, "Concurrency").try_into().expect(name);
+        assert!(concurrency.len() > 10, "{name}: {concurrency}");
+    }
+}
+
 #[test]
 fn exit_reasons_are_the_crates() {
     let expected: Vec<_> = ExitReason::ALL.iter().map(|reason| (*reason as usize, format!("{reason:?}"))).collect();

@@ -5,7 +5,8 @@
 //! the number of instructions. Each path is walked several times and the shortest is taken, so that tables are there and
 //! slabs are filled. One line per figure on the debug console, `bench NAME VALUE instructions`, then `bench done`.
 //!
-//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`objects`] makes one of each
+//! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`cross`] reaches
+//! other cores, [`objects`] makes one of each
 //! kind, [`switching`]
 //! has others run, [`growth`] makes many objects.
 #![no_std]
@@ -13,6 +14,7 @@
 #![expect(unsafe_code, reason = "system calls without stubs, so that the stubs are not counted")]
 
 mod calls;
+mod cross;
 mod growth;
 mod guest;
 mod objects;
@@ -20,6 +22,7 @@ mod paths;
 mod switching;
 
 use cloister_abi::status::Status;
+use cloister_bare::entry::hip;
 use cloister_bare::println;
 
 /// Reports a figure.
@@ -28,6 +31,10 @@ fn report(name: &str, value: u64) {
 }
 
 fn run() -> Result<(), Status> {
+    if hip().cores > 1 {
+        // The other figures are those of one core.
+        return cross::cross();
+    }
     paths::null();
     paths::ipc()?;
     paths::semaphores()?;

@@ -2,8 +2,8 @@
 //! `cargo xtask bench`: how many instructions the important paths take, beside what others take.
 //!
 //! The emulator counts instructions in place of time (`-icount shift=0,sleep=off`), so the figures are exact and the
-//! same in each run, on any host. Two machines are booted, one after the other: the micro benchmarks (the root
-//! task of `tests/bench`) and the boot of a guest (the scenario `bench-boot`). Both report lines
+//! same in each run, on any host. Several machines are booted, one after the other: the micro benchmarks (the root
+//! task of `tests/bench`), on one core and on two, and the boot of a guest (the scenario `bench-boot`). Both report lines
 //! `bench NAME VALUE UNIT` on the log line, and `bench done` at their end.
 //!
 //! [`figures`] holds what they are compared with, [`table`] shows it.
@@ -82,6 +82,8 @@ fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {
     if let Some(root) = workspace.program_of("tests/bench") {
         let settings = Settings { root: root.to_owned(), ..Settings::default() };
         machines.push(Scenario { name: "bench".to_owned(), folder: PathBuf::new(), settings });
+        let settings = Settings { root: root.to_owned(), smp: 2, ..Settings::default() };
+        machines.push(Scenario { name: "bench-cores".to_owned(), folder: PathBuf::new(), settings });
     }
     let names = Scenario::names(workspace);
     for scenario in SCENARIOS.into_iter().filter(|scenario| names.iter().any(|name| name == scenario)) {
@@ -90,7 +92,7 @@ fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {
     Ok(machines)
 }
 
-/// The machine of the comparison: one core, 3 GiB, emulated whatever the host can do.
+/// The machine of the comparison: one core (two for what goes from one to the other), 3 GiB, emulated whatever the host can do.
 fn prepare(
     workspace: &Workspace,
     built: &Built,
@@ -108,7 +110,7 @@ fn prepare(
         emulator,
         boot,
         memory: Size::mib(3072),
-        smp: 1,
+        smp: scenario.settings.smp,
         devices: Vec::new(),
         control: Control::default(),
         accel: Accel::Tcg,
