@@ -58,6 +58,20 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
         ec.answer(Status::Aborted, 0);
         return;
     }
+    let aux = vcpu.tsc_aux();
+    if aux != 0 {
+        cpu::set_tsc_aux(aux);
+    }
+    run_alive::<TRACED>(core, ec, vcpu);
+    // Others can read it too, so it is nobody's while they run.
+    if aux != 0 {
+        cpu::set_tsc_aux(0);
+    }
+}
+
+/// [`run`], of a VCPU that can.
+#[inline]
+fn run_alive<const TRACED: bool>(core: &Core, ec: &Ec, vcpu: &Vcpu) {
     loop {
         if core.is_pending() {
             core.request(crate::percore::RESUME);
