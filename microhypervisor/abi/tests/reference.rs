@@ -171,7 +171,7 @@ fn layouts_are_the_crates() {
     assert_eq!(fields("Exceptions"), exception);
     let state = offsets!(VcpuState: load deadline reason qualification instruction_length exits gpr rip rflags cs ss ds es
         fs gs tr ldtr gdtr idtr cr0 cr2 cr3 cr4 cr8 xcr0 dr0_3 dr6 dr7 efer sysenter_cs sysenter_esp sysenter_eip star
-        lstar cstar sfmask kernel_gs_base pat event shadow controls tsc_offset store fpu);
+        lstar cstar sfmask kernel_gs_base pat event shadow controls tsc_offset store tsc_aux fpu);
     assert_eq!(fields("State page of a VCPU"), state);
 }
 

@@ -3,15 +3,17 @@
 
 use crate::fuzz::next;
 use crate::guest_guards::needed;
-use crate::harness::{Outcome, Test};
+use crate::harness::{Failure, Outcome, Test};
 use crate::{check, equal};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess, SHADOW_NMI, SHADOW_STI};
+use cloister_abi::hip::features;
 use cloister_abi::hypercall::VcpuKick;
+use cloister_bare::entry::hip;
 use cloister_bare::guest::{CODE, Guest, SIZE, all_groups};
 use cloister_bare::kernel::call;
 use cloister_bare::time;
 
-pub(crate) static TESTS: [Test; 12] = [
+pub(crate) static TESTS: [Test; 14] = [
     ("guest-deadline", deadline),
     ("guest-kick-before-run", kick),
     ("guest-interrupt-injected", interrupt),
@@ -23,6 +25,8 @@ pub(crate) static TESTS: [Test; 12] = [
     ("guest-invalid-state", invalid),
     ("guest-floating-point", floating_point),
     ("guest-time-offset", time_offset),
+    ("guest-time-auxiliary", time_auxiliary),
+    ("guest-debug-registers-apart", debug_registers),
     ("guest-state-of-noise", noise),
 ];
 
@@ -235,6 +239,57 @@ fn time_offset() -> Outcome {
     let found = guest.state().gpr[2] << 32 | guest.state().gpr[0] & 0xffff_ffff;
     check!(found >= before + offset && found <= after + offset);
     guest.destroy();
+    Ok(())
+}
+
+/// RDTSCP answers each guest its own word, and threads none of them.
+fn time_auxiliary() -> Outcome {
+    needed()?;
+    if hip().features & features::SVM == 0 {
+        return Err(Failure::Skipped("RDTSCP in guests is for SVM only so far"));
+    }
+    if core::arch::x86_64::__cpuid(0x8000_0001).edx >> 27 & 1 == 0 {
+        return Err(Failure::Skipped("no RDTSCP"));
+    }
+    // rdtscp; hlt; jmp to the beginning
+    let code = [0x0f, 0x01, 0xf9, 0xf4, 0xeb, 0xfa];
+    let mut guests = [Guest::real(&code)?, Guest::real(&code)?, Guest::real(&code)?];
+    let words = [0x1234_5678, 0, 0xffff_ffff];
+    for (guest, word) in guests.iter_mut().zip(words) {
+        // What is above is nothing to the processor.
+        guest.state().tsc_aux = 0xffff_0000_0000 | word;
+    }
+    for _ in 0..3 {
+        for (guest, word) in guests.iter_mut().zip(words) {
+            equal!(guest.run()?, ExitReason::Hlt);
+            equal!(guest.state().gpr[1] & 0xffff_ffff, word);
+            guest.skip();
+            let own: u32;
+            // SAFETY: reads counter and word.
+            unsafe { core::arch::asm!("rdtscp", out("ecx") own, out("eax") _, out("edx") _, options(nostack, nomem)) };
+            equal!(own, 0);
+        }
+    }
+    guests.iter().for_each(Guest::destroy);
+    Ok(())
+}
+
+/// A guest with breakpoints leaves nothing of them to the next one.
+fn debug_registers() -> Outcome {
+    needed()?;
+    let mut first = Guest::long(&[0x90, 0xf4, 0xeb, 0xfc])?;
+    first.state().dr0_3 = [0x1111_0000, 0x2222_0000, 0x3333_0000, 0x4444_0000];
+    first.state().dr7 = 0x455;
+    // mov rax, dr0; mov rbx, dr3; mov rcx, dr7; hlt
+    let mut second = Guest::long(&[0x0f, 0x21, 0xc0, 0x0f, 0x21, 0xdb, 0x0f, 0x21, 0xf9, 0xf4])?;
+    equal!(first.run()?, ExitReason::Hlt);
+    equal!(second.run()?, ExitReason::Hlt);
+    let gpr = second.state().gpr;
+    equal!((gpr[0], gpr[3], gpr[1]), (0, 0, 0x400));
+    first.skip();
+    equal!(first.run()?, ExitReason::Hlt);
+    first.destroy();
+    second.destroy();
     Ok(())
 }
 

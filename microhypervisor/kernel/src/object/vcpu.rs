@@ -112,6 +112,14 @@ impl Vcpu {
         unsafe { &*word }.load(Relaxed)
     }
 
+    /// What RDTSCP answers in the guest, as the state page says.
+    #[inline]
+    pub(crate) fn tsc_aux(&self) -> u64 {
+        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, tsc_aux)).cast::<AtomicU64>();
+        // SAFETY: as `deadline`.
+        unsafe { &*word }.load(Relaxed)
+    }
+
     /// Whether its translations share a tag with those of others.
     pub(crate) fn tag(&self) -> &guest::Tag {
         &self.tag

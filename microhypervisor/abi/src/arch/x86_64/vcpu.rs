@@ -418,8 +418,12 @@ pub struct VcpuState {
     /// Per exit reason, the groups that the kernel writes back ([`Groups`]).
     pub store: [u64; 32],
 
+    /// What RDTSCP and RDPID answer in the guest (`TSC_AUX`, 32 bits). Read whenever the guest is entered; never written back, as only
+    /// the monitor changes it.
+    pub tsc_aux: u64,
+
     /// Reserved.
-    pub reserved: [u64; 142],
+    pub reserved: [u64; 141],
 
     /// Floating-point and vector state in the standard XSAVE format (Intel SDM vol. 1, 13.4), as far as it fits.
     pub fpu: [u8; 2048],

@@ -25,6 +25,8 @@ pub(crate) mod feature {
     pub(crate) const NRIP: u64 = 1 << 6;
     /// SVM: guest address-space identifiers can be flushed one by one.
     pub(crate) const FLUSH_ASID: u64 = 1 << 7;
+    /// RDTSCP.
+    pub(crate) const RDTSCP: u64 = 1 << 9;
     /// SVM: clean bits.
     pub(crate) const CLEAN_BITS: u64 = 1 << 8;
 }
@@ -34,6 +36,15 @@ static FEATURES: AtomicU64 = AtomicU64::new(0);
 /// Whether the processor has the feature.
 pub(crate) fn has(feature: u64) -> bool {
     FEATURES.load(Relaxed) & feature != 0
+}
+
+/// Sets what RDTSCP and RDPID answer on this core, if it has them. In components that is 0.
+#[cold]
+pub(crate) fn set_tsc_aux(value: u64) {
+    if has(feature::RDTSCP) {
+        // SAFETY: the register exists where the instruction does; the upper half must be zero.
+        unsafe { x86::msr::wrmsr(x86::msr::IA32_TSC_AUX, value & 0xffff_ffff) };
+    }
 }
 
 /// Whether the kernel can be kept from touching user memory.
@@ -73,6 +84,7 @@ pub(crate) fn init() -> Result<(), &'static str> {
     let mut features = 0;
     let mut set = |present: bool, bit: u64| features |= if present { bit } else { 0 };
     set(ext1.edx >> 26 & 1 != 0, feature::PAGE_1G);
+    set(ext1.edx >> 27 & 1 != 0, feature::RDTSCP);
     set(basic.ecx >> 26 & 1 != 0, feature::XSAVE);
     set(basic.ecx >> 24 & 1 != 0, feature::TSC_DEADLINE);
     set(basic.ecx >> 21 & 1 != 0, feature::X2APIC);
@@ -113,6 +125,7 @@ pub(crate) fn init_core() {
     unsafe { cr0_write(control - Cr0::CR0_EMULATE_COPROCESSOR) };
     // SAFETY: PAT as after reset but entry 1 = write-combining, which no mapping uses before.
     unsafe { x86::msr::wrmsr(x86::msr::IA32_PAT, 0x0007_0406_0007_0106) };
+    set_tsc_aux(0);
     super::fpu::init_core();
     super::speculation::init_core();
     super::machine_check::init_core();
