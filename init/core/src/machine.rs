@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Core's state, and the basics that all services use: objects with portals, paying, mapping.
 
+use crate::firmware;
 use crate::kernel;
 use crate::memory;
 use crate::objects::{Caching, Content, Dataspace, Entry, Owner, Purse, Space, Thing};
@@ -11,7 +12,7 @@ use cloister_abi::hip::{Hip, ROOT_PD};
 use cloister_abi::hypercall::CreatePt;
 use cloister_abi::status::Status;
 use cloister_base::{Cap, Error, ObjectId, Registry, entry, selectors};
-use cloister_boot_image::{BootImage, Module};
+use cloister_boot_image::BootImage;
 use cloister_core_model::{AccountId, Accounts, Extent, PAGE, Physical, Ranges};
 use cloister_session::Resources;
 
@@ -33,6 +34,7 @@ pub(crate) const ONE: Resources = Resources { ram: 0, caps: 1 };
 pub(crate) struct Core {
     pub(crate) hip: &'static Hip,
     pub(crate) image: BootImage<'static>,
+    pub(crate) firmware: Vec<firmware::Module>,
     pub(crate) physical: Physical,
     pub(crate) ram: u64,
     pub(crate) accounts: Accounts,
@@ -46,13 +48,15 @@ pub(crate) struct Core {
 impl Core {
     /// Takes stock of the machine.
     pub(crate) fn new(hip: &'static Hip, heap: Extent, image: BootImage<'static>) -> Self {
-        let physical = memory::free_memory(hip, heap);
+        let mut physical = memory::free_memory(hip, heap);
+        let firmware = firmware::modules(hip, &mut physical);
         let ram = physical.free_bytes();
         let mut accounts = Accounts::new();
         let root = accounts.endow(Resources { ram, caps: CAPS });
         Self {
             hip,
             image,
+            firmware,
             physical,
             ram,
             accounts,
@@ -65,10 +69,14 @@ impl Core {
         }
     }
 
-    /// A module of the boot image.
-    pub(crate) fn module(&self, name: &str) -> Option<(Module<'static>, u64)> {
+    /// A module of the boot image, or of what the firmware left: physical address and size.
+    pub(crate) fn module(&self, name: &str) -> Option<(u64, u64)> {
+        if let Some(module) = self.firmware.iter().find(|module| module.name == name) {
+            return Some((module.base, module.size));
+        }
         let entry = self.image.directory().find(name)?;
-        Some((self.image.find(name)?, self.hip.image_base + entry.offset))
+        let module = self.image.find(name)?;
+        Some((self.hip.image_base + entry.offset, module.data.len() as u64))
     }
 
     // ---- objects

@@ -21,6 +21,7 @@ extern crate alloc;
 mod arch;
 mod boot;
 mod faults;
+mod firmware;
 mod kernel;
 mod label;
 mod machine;

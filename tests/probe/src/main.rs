@@ -7,6 +7,7 @@
 //! | `stay` | says that it is there, and waits |
 //! | `crash` | reads from address 0 |
 //! | `panic` | panics |
+//! | `acpi` | reads the table of interrupt controllers, and exits with 0 if it is whole |
 //! | `rubbish` | sends messages that no interface has to everybody that it knows, and exits with 0 if each got an error |
 //! | `greedy` | takes RAM, capabilities and sessions until each is refused, and exits with 0 if the refusals name numbers |
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -34,6 +35,7 @@ impl Component for Probe {
             Some("exit") => (value("code").and_then(|code| code.parse().ok()).unwrap_or(0), value("reason")),
             Some("crash") => crash(),
             Some("panic") => panicking(),
+            Some("acpi") => verdict(acpi()),
             Some("rubbish") => verdict(rubbish()),
             Some("greedy") => verdict(greedy()),
             _ => {
@@ -50,6 +52,21 @@ impl Component for Probe {
     }
 
     fn signals(&mut self, _: u64) {}
+}
+
+/// Reads an ACPI table.
+fn acpi() -> Result<String, String> {
+    let open = |name: &str| Rom::open(name).map_err(|error| format!("the ROM {name} can't be opened: {error}"));
+    let info = open("platform_info")?;
+    let info = parse_bytes(info.bytes()).map_err(|_| "platform_info can't be read".to_string())?;
+    let (table, code) = (open("acpi/APIC")?, open("acpi/DSDT")?);
+    for (table, signature) in [(table.bytes(), b"APIC"), (code.bytes(), b"DSDT")] {
+        let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+        if !table.starts_with(signature) || sum != 0 {
+            return Err(format!("a table of {} bytes is damaged, its sum is {sum}", table.len()));
+        }
+    }
+    Ok(format!("{}, APIC of {} bytes, DSDT of {}", info.root.kind, table.bytes().len(), code.bytes().len()))
 }
 
 fn verdict(outcome: Result<String, String>) -> (i64, Option<String>) {

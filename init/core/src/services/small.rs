@@ -12,15 +12,14 @@ use cloister_core_model::{AccountId, Extent, pages};
 use cloister_session::{Log, MachineInfo, Platform, Resources, Rom, RomContent};
 
 impl Core {
-    /// Opens a ROM session: the last part of the label names a module of the boot image.
+    /// Opens a ROM session: the last part of the label names a module of the boot image, or what the firmware left.
     pub(crate) fn open_rom(&mut self, donor: AccountId, who: &str, donation: Resources) -> Result<ObjectId, Error> {
         let name = label::last(who);
-        let Some((module, base)) = self.module(name) else {
+        let Some((base, size)) = self.module(name) else {
             log::error!("{who}: there is no ROM module \"{name}\"");
             return Err(Error::NotFound);
         };
         let purse = self.open_purse(donor, donation, MEMORY_SESSION)?;
-        let size = module.data.len() as u64;
         // An empty module has a page all the same: there are no empty dataspaces.
         let whole = pages(size.max(1)).ok_or(Error::Invalid)?;
         let extents = Vec::from([Extent { base, size: whole }]);
