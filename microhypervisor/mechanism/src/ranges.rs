@@ -145,7 +145,8 @@ impl<K: Kinds, const N: usize> Ranges<K, N> {
 
     /// Makes available ranges whole pages of that size: what is left over at their ends is reserved.
     pub fn align(&mut self, page: u64) {
-        let ragged = |range: &&Range| range.kind == K::AVAILABLE && (range.base % page != 0 || range.end % page != 0);
+        let whole = |range: &Range| range.base.is_multiple_of(page) && range.end.is_multiple_of(page);
+        let ragged = |range: &&Range| range.kind == K::AVAILABLE && !whole(range);
         while let Some(range) = self.as_slice().iter().find(ragged).copied() {
             let base = range.base.next_multiple_of(page).min(range.end);
             self.carve(range.base, base, K::RESERVED);
