@@ -426,7 +426,7 @@ pub(crate) fn reap(core: &Core) {
         match dead.refs.reap() {
             Fate::Gone => {}
             Fate::Again => {
-                core.graveyard.0.push_back(dead);
+                core.graveyard.add(core, dead);
                 continue;
             }
             Fate::Alive => continue,
