@@ -10,7 +10,7 @@ use crate::{
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use cloister_abi::cap::NONE;
-use cloister_abi::hip::{Hip, ROOT_PD, ROOT_UTCB};
+use cloister_abi::hip::{Hip, MemoryKind, ROOT_PD, ROOT_UTCB};
 use cloister_abi::hypercall::{CreateEc, CreatePt, CreateSm, EcFlags};
 use cloister_abi::status::Status;
 use cloister_base::{Cap, Error, Link, ObjectId, entry, signal};
@@ -122,6 +122,17 @@ fn take_machine(hip: &'static Hip, heap: Extent) -> Result<(), Failure> {
         info.kernel >> 10,
         core.image.modules().count(),
         hip.tsc_hz / 1_000_000,
+    );
+    let total = |kind: MemoryKind| {
+        let of_kind = memory::ranges(hip).filter(|range| range.kind == kind as u32);
+        of_kind.map(|range| range.size >> 10).sum::<u64>()
+    };
+    log::info!(
+        "physical memory: {} KiB available, {} boot image, {} kernel, {} firmware's or reserved",
+        total(MemoryKind::Available),
+        total(MemoryKind::BootImage),
+        total(MemoryKind::Kernel),
+        total(MemoryKind::Reserved) + total(MemoryKind::AcpiReclaim) + total(MemoryKind::AcpiNvs),
     );
     STATE.store(Box::into_raw(Box::new(core)), Ordering::Release);
     Ok(())

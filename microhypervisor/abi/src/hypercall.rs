@@ -644,8 +644,39 @@ pub enum MachineOp {
     Reset = 1,
     /// Write as many bytes as the value says, out of the message words, to the debug console (`MACHINE_CONSOLE`).
     Console = 2,
-    /// Answer the kernel pool's size (first value) and what is free of it (second value), bytes (`CTRL`).
+    /// Answer how much memory is where, bytes; the value is a [`MemoryPart`] (`CTRL`).
     Memory = 3,
+    /// Answer the time of a core that no SC used, ticks; the value is the core's number (`CTRL`).
+    Idle = 4,
+}
+
+/// What [`MachineOp::Memory`] tells of. The pool is the root task's budget (PD information), and what the kernel took for itself at
+/// boot: `Cores` and `Other`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum MemoryPart {
+    /// Size of the kernel's pool, and what is free of it.
+    Pool = 0,
+    /// Size of the firmware's memory map, which is that of all ranges of the information page; and of the kernel's image.
+    Machine = 1,
+    /// Of the pool: structures and stacks of cores; page tables of the kernel.
+    Cores = 2,
+    /// Of the pool: interrupts, devices, guests and tracing; 0.
+    Other = 3,
+}
+
+impl MemoryPart {
+    /// The part of that number, if there is one.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<Self> {
+        Some(match raw {
+            0 => Self::Pool,
+            1 => Self::Machine,
+            2 => Self::Cores,
+            3 => Self::Other,
+            _ => return None,
+        })
+    }
 }
 
 impl MachineOp {
@@ -657,6 +688,7 @@ impl MachineOp {
             1 => Self::Reset,
             2 => Self::Console,
             3 => Self::Memory,
+            4 => Self::Idle,
             _ => return None,
         })
     }

@@ -23,6 +23,22 @@ static OWN_COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Image, pool, pages of device registers, and the interrupt window.
 const OWN_MOST: usize = 80;
 
+/// What the kernel itself has taken of its pool, frames, by [`Own`].
+static BOOKED: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// Bytes of the firmware's memory map, and of the kernel's image.
+static FIRMWARE: (AtomicU64, AtomicU64) = (AtomicU64::new(0), AtomicU64::new(0));
+
+/// What the kernel takes of its pool for itself, at boot. All else is the root task's budget, and is charged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Own {
+    /// Structures and stacks of cores.
+    Cores,
+    /// Page tables of the kernel's half.
+    Tables,
+    /// Interrupts, devices, guests, tracing.
+    Other,
+}
+
 static KERNEL_ROOT: AtomicPtr<u8> = AtomicPtr::new(core::ptr::null_mut());
 
 /// Physical address of something in the direct map.
@@ -40,6 +56,29 @@ pub(crate) fn direct<T>(physical: u64) -> *mut T {
 /// Size of the pool, bytes.
 pub(crate) fn pool_size() -> u64 {
     POOL_SIZE.load(Relaxed)
+}
+
+/// Books what was taken of the pool since the last time.
+pub(crate) fn book(own: Own) {
+    let taken = pool_size() / FRAME as u64 - POOL.available();
+    let booked = BOOKED.iter().map(|frames| frames.load(Relaxed)).sum::<u64>();
+    BOOKED[own as usize].fetch_add(taken.saturating_sub(booked), Relaxed);
+}
+
+/// What was booked, bytes.
+pub(crate) fn booked(own: Own) -> u64 {
+    BOOKED[own as usize].load(Relaxed) * FRAME as u64
+}
+
+/// Notes the size of the firmware's memory map and of the kernel's image.
+pub(crate) fn set_firmware(total: u64, image: u64) {
+    FIRMWARE.0.store(total, Relaxed);
+    FIRMWARE.1.store(image, Relaxed);
+}
+
+/// Bytes of the firmware's memory map, and of the kernel's image.
+pub(crate) fn firmware() -> (u64, u64) {
+    (FIRMWARE.0.load(Relaxed), FIRMWARE.1.load(Relaxed))
 }
 
 /// Gives the pool its memory.

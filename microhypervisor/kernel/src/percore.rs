@@ -72,6 +72,8 @@ pub(crate) struct Core {
     sc: AtomicPtr<Sc>,
     /// Tick at which the current SC was chosen or last accounted.
     pub(crate) since: AtomicU64,
+    /// Ticks that no SC used.
+    pub(crate) idle: AtomicU64,
     /// Tick for which the alarm is armed.
     pub(crate) armed: Cell<u64>,
     /// Tick until which device interrupts wait; `u64::MAX` if they do not.
@@ -141,6 +143,7 @@ impl Core {
             current: Cell::new(None),
             sc: AtomicPtr::new(core::ptr::null_mut()),
             since: AtomicU64::new(0),
+            idle: AtomicU64::new(0),
             armed: Cell::new(u64::MAX),
             brake: Cell::new(u64::MAX),
             ready: ReadyQueue::new(),
@@ -197,6 +200,11 @@ impl Core {
     #[inline]
     pub(crate) fn runs(&self, sc: &Sc) -> bool {
         core::ptr::eq(self.sc.load(Ordering::Relaxed), sc)
+    }
+
+    /// Whether nobody's time runs here. Others ask too.
+    pub(crate) fn is_without_sc(&self) -> bool {
+        self.sc.load(Ordering::Relaxed).is_null()
     }
 
     /// Forgets translations and ports, as others have asked.

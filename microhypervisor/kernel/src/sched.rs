@@ -72,14 +72,23 @@ pub(crate) fn block() {
     core().request(RESCHEDULE);
 }
 
-/// Books the time since the last booking to the current SC.
+/// Books the time since the last booking to the current SC, or to nobody: so all of a core's time is booked.
 fn account(core: &Core, now: u64) {
     let spent = now.saturating_sub(core.since.load(Relaxed));
     core.since.store(now, Relaxed);
     if let Some(sc) = core.sc() {
         sc.used.store(sc.used.load(Relaxed).saturating_add(spent), Relaxed);
         sc.left.set(sc.left.get().saturating_sub(spent));
+    } else {
+        core.idle.store(core.idle.load(Relaxed).saturating_add(spent), Relaxed);
     }
+}
+
+/// Time of a core that no SC used, up to now: idle, or spent on choosing. As closely as one can see from another core.
+pub(crate) fn time_idle(core: &Core) -> u64 {
+    let (idle, since) = (core.idle.load(Relaxed), core.since.load(Relaxed));
+    let now = arch::cpu::ticks();
+    if core.is_without_sc() { idle.saturating_add(now.saturating_sub(since)) } else { idle }
 }
 
 /// Time that an SC has used, up to now. If it runs on another core, as closely as one can see from here.
@@ -182,8 +191,8 @@ fn choose(core: &Core) {
             }
             Next::Gone => continue,
         };
+        account(core, arch::cpu::ticks());
         core.set_sc(Some(sc));
-        core.since.store(arch::cpu::ticks(), Relaxed);
         leaf.stop_helping();
         core.helping.set(helping);
         core.switch(leaf);

@@ -9,6 +9,7 @@
 //! * [`list`] – intrusive queues (run queues, waiters, what a domain owns)
 //! * [`ready`] – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
+//! * [`ranges`] – what physical memory is for
 //! * [`refcount`] – references to objects that are looked up without a lock
 //! * [`mail`] – what cores ask of each other's objects
 #![no_std]
@@ -22,6 +23,7 @@ pub mod list;
 pub mod mail;
 pub mod pool;
 pub mod radix;
+pub mod ranges;
 pub mod ready;
 pub mod refcount;
 pub mod slab;

@@ -155,6 +155,8 @@ impl<T: Linked<Tag>, Tag> Default for List<T, Tag> {
 #[cfg(not(feature = "loom"))]
 mod tests {
     use super::{Link, Linked, List};
+    use proptest::prelude::{prop_assert_eq, proptest};
+    use std::collections::VecDeque;
     use std::vec::Vec;
 
     struct Node(u32, Link<Node>);
@@ -194,5 +196,52 @@ mod tests {
         list.insert_before(&nodes[2], Some((&nodes[3]).into()));
         assert!(nodes[2].1.is_linked());
         assert_eq!(drain(&list), [0, 1, 2, 3]);
+    }
+
+    proptest! {
+        #[test]
+        fn is_a_sequence(steps in proptest::collection::vec((0..5u8, 0..8usize, 0..8usize), 0..100)) {
+            let nodes: Vec<_> = (0..8).map(|n| Node(n, Link::new())).collect();
+            let list = List::new();
+            let mut model: VecDeque<usize> = VecDeque::new();
+            for (what, node, other) in steps {
+                let place = model.iter().position(|member| *member == node);
+                match (what, place) {
+                    (0, None) => {
+                        list.push_back(&nodes[node]);
+                        model.push_back(node);
+                    }
+                    (1, None) => {
+                        list.push_front(&nodes[node]);
+                        model.push_front(node);
+                    }
+                    (2, None) => {
+                        let before = model.iter().position(|member| *member == other);
+                        list.insert_before(&nodes[node], before.map(|_| (&nodes[other]).into()));
+                        model.insert(before.unwrap_or(model.len()), node);
+                    }
+                    (3, place) => {
+                        list.remove(&nodes[node]);
+                        place.map(|place| model.remove(place));
+                    }
+                    _ => {
+                        // SAFETY: the nodes outlive the list.
+                        let first = list.pop_front().map(|node| unsafe { node.as_ref() }.0 as usize);
+                        prop_assert_eq!(first, model.pop_front());
+                    }
+                }
+                let mut at = list.first();
+                for want in &model {
+                    // SAFETY: as above.
+                    let member = at.map(|node| unsafe { node.as_ref() });
+                    prop_assert_eq!(member.map(|member| member.0 as usize), Some(*want));
+                    at = member.and_then(|member| list.next(member));
+                }
+                prop_assert_eq!((at, list.is_empty()), (None, model.is_empty()));
+                for (index, node) in nodes.iter().enumerate() {
+                    prop_assert_eq!(node.1.is_linked(), model.contains(&index));
+                }
+            }
+        }
     }
 }

@@ -108,6 +108,7 @@ mod tests {
     use super::{Exhausted, Pool};
     use crate::FRAME;
     use core::ptr::NonNull;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
     use std::alloc::{Layout, alloc};
     use std::collections::BTreeSet;
     use std::vec::Vec;
@@ -144,5 +145,98 @@ mod tests {
         assert_eq!(pool.reserve(2), Err(Exhausted::Pool));
         assert_eq!(pool.reserve(usize::MAX), Err(Exhausted::Pool));
         assert_eq!(pool.available(), 1);
+    }
+
+    proptest! {
+        /// A pool is a set of frames: nobody gets one that somebody has, and none is lost.
+        #[test]
+        fn is_a_set_of_frames(steps in proptest::collection::vec((0..8u8, any::<usize>()), 0..200)) {
+            const FRAMES: usize = 16;
+            let pool = pool(FRAMES);
+            let (mut held, mut reserved) = (Vec::new(), 0);
+            // Frames that were never taken are at the end, and only they are adjacent for sure.
+            let mut fresh = FRAMES;
+            for (what, which) in steps {
+                match what {
+                    0..4 => {
+                        let given_back = FRAMES - fresh - reserved - held.len();
+                        match pool.take() {
+                            Ok(frame) => {
+                                prop_assert!(!held.contains(&frame));
+                                // SAFETY: the frame is ours.
+                                unsafe { frame.write_bytes(0xff, FRAME) };
+                                held.push(frame);
+                                fresh -= usize::from(given_back == 0);
+                            }
+                            Err(why) => prop_assert_eq!((why, fresh, given_back), (Exhausted::Pool, 0, 0)),
+                        }
+                    }
+                    4..7 if !held.is_empty() => {
+                        let frame = held.swap_remove(which % held.len());
+                        // SAFETY: taken above.
+                        unsafe { pool.give(frame) };
+                    }
+                    _ => {
+                        let count = which % 4;
+                        prop_assert_eq!(pool.reserve(count).is_ok(), count <= fresh);
+                        if count <= fresh {
+                            fresh -= count;
+                            reserved += count;
+                        }
+                    }
+                }
+                prop_assert_eq!(pool.available(), (FRAMES - reserved - held.len()) as u64);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[cfg(feature = "loom")]
+mod loom_tests {
+    use super::Pool;
+    use crate::FRAME;
+    use crate::sync::explore;
+    use core::ptr::NonNull;
+    use loom::thread;
+    use std::alloc::{Layout, alloc, dealloc};
+    use std::sync::Arc;
+
+    /// Two cores take and give: never both the same frame, and all are there at the end.
+    #[test]
+    fn nobody_gets_what_somebody_has() {
+        explore(|| {
+            let pool = Arc::new(Pool::empty());
+            let layout = Layout::from_size_align(2 * FRAME, FRAME).expect("layout");
+            // SAFETY: the layout is not empty.
+            let memory = NonNull::new(unsafe { alloc(layout) }).expect("memory");
+            // SAFETY: two frames, freed when nobody uses the pool any more.
+            unsafe { pool.fill(memory, 2) };
+            let round = |pool: Arc<Pool>| {
+                for _ in 0..2 {
+                    let Ok(frame) = pool.take() else { continue };
+                    let word = frame.cast::<u64>();
+                    // SAFETY: the frame is ours.
+                    unsafe { word.write(0x5a5a) };
+                    thread::yield_now();
+                    // SAFETY: as above.
+                    assert_eq!(unsafe { word.read() }, 0x5a5a, "somebody else wrote here");
+                    // SAFETY: taken above.
+                    unsafe { pool.give(frame) };
+                }
+            };
+            let other = Arc::clone(&pool);
+            let thread = thread::spawn(move || round(other));
+            let (first, second) = (pool.take(), pool.take());
+            assert!(first.is_err() || first != second);
+            for frame in [first, second].into_iter().flatten() {
+                // SAFETY: taken above.
+                unsafe { pool.give(frame) };
+            }
+            thread.join().expect("no panic");
+            assert_eq!(pool.available(), 2);
+            // SAFETY: allocated above.
+            unsafe { dealloc(memory.as_ptr(), layout) };
+        });
     }
 }

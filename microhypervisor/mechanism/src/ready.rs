@@ -83,6 +83,8 @@ impl<T: Linked<Ready>> Default for ReadyQueue<T> {
 mod tests {
     use super::{Ready, ReadyQueue};
     use crate::list::{Link, Linked};
+    use proptest::prelude::{prop_assert_eq, proptest};
+    use std::collections::{BTreeMap, VecDeque};
     use std::vec::Vec;
 
     struct Member(u8, u32, Link<Member>);
@@ -116,5 +118,41 @@ mod tests {
         queue.remove(&member, 5);
         assert_eq!(queue.highest(), None);
         assert!(queue.pop().is_none());
+    }
+
+    proptest! {
+        /// The first of the highest priority, of what was put in, in front or at the back.
+        #[test]
+        fn is_a_queue_per_priority(steps in proptest::collection::vec((0..4u8, 0..12usize), 0..120)) {
+            let priorities = [0, 0, 1, 63, 64, 64, 64, 100, 126, 127, 127, 127];
+            let members: Vec<_> = priorities.into_iter().zip(0..).map(|(at, id)| Member(at, id, Link::new())).collect();
+            let queue = ReadyQueue::new();
+            let mut model: BTreeMap<u8, VecDeque<usize>> = BTreeMap::new();
+            for (what, index) in steps {
+                let (member, priority) = (&members[index], members[index].0);
+                let waits = model.get(&priority).is_some_and(|members| members.contains(&index));
+                match what {
+                    0 | 1 if !waits => {
+                        queue.insert(member, priority, what == 0);
+                        let list = model.entry(priority).or_default();
+                        if what == 0 { list.push_front(index) } else { list.push_back(index) }
+                    }
+                    2 => {
+                        queue.remove(member, priority);
+                        model.entry(priority).or_default().retain(|other| *other != index);
+                    }
+                    _ => {
+                        let first = model.values_mut().next_back().and_then(VecDeque::pop_front);
+                        // SAFETY: the members outlive the queue.
+                        prop_assert_eq!(queue.pop().map(|member| unsafe { member.as_ref() }.1 as usize), first);
+                    }
+                }
+                model.retain(|_, members| !members.is_empty());
+                prop_assert_eq!(queue.highest(), model.keys().next_back().copied());
+                for priority in 0..=127 {
+                    prop_assert_eq!(queue.is_waiting(priority), model.contains_key(&priority));
+                }
+            }
+        }
     }
 }

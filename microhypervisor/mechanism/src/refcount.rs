@@ -3,8 +3,9 @@
 //!
 //! Who finds an object in a table does not count a reference, but may begin to: even just after the last one went, since its look-up
 //! came before. So memory returns no earlier than everybody has left the handler in which he looked up (a *grace period*), and then
-//! only if nobody has begun to refer to the object meanwhile; otherwise it waits for the new last reference. The word has the count and
-//! a bit that says that the object is on somebody's list of those that wait for grace, on which it must be once only.
+//! only if nobody has begun to refer to the object meanwhile; otherwise it waits for the new last reference. If that has gone, too, others
+//! may have found the object through it, and another grace period has to pass. The word has the count, a bit that says that the object
+//! is on somebody's list of those that wait for grace, on which it must be once only, and one for references that came and went there.
 //!
 //! The life of an object: [`RefCount::acquire`] and [`RefCount::release`]; who is told that his was the last one destroys the object
 //! while he still holds it, then calls [`RefCount::retire`] and, if told so, puts it on his list; after the grace
@@ -14,6 +15,19 @@ use crate::sync::{AtomicU32, Ordering, constructor};
 
 /// It is on a list.
 const LISTED: u32 = 1 << 31;
+/// While it was on the list, a last reference has gone again.
+const TOUCHED: u32 = 1 << 30;
+
+/// What becomes of an object after its grace period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Nobody refers to it, for ever: its memory can go.
+    Gone,
+    /// It must go back onto the list, for another grace period.
+    Again,
+    /// Somebody refers to it, and will be told that his is the last reference.
+    Alive,
+}
 
 /// A count of references.
 #[derive(Debug)]
@@ -37,27 +51,39 @@ impl RefCount {
     #[inline]
     #[must_use]
     pub fn release(&self) -> bool {
-        self.step(|count| (count != 1).then(|| count - 1)).is_err()
+        self.step(|count| (count != 1).then(|| less(count))).is_err()
     }
 
     /// Lets the last reference go. Answers true if the object must be put on a list to wait for grace; false if it is on one, or if
     /// somebody has a reference now.
     #[must_use]
     pub fn retire(&self) -> bool {
-        self.step(|count| Some(if count == 1 { LISTED } else { count - 1 })) == Ok(1)
+        self.step(|count| Some(if count == 1 { LISTED } else { less(count) })) == Ok(1)
     }
 
-    /// The grace period is over, and the object is off the list. Answers true if nobody refers to it, for ever; otherwise somebody
-    /// will be told that his is the last reference.
+    /// The grace period is over, and the object is off the list.
     #[must_use]
-    pub fn reap(&self) -> bool {
-        self.step(|count| Some(count & !LISTED)) == Ok(LISTED)
+    pub fn reap(&self) -> Fate {
+        let found = self.step(|count| {
+            let references = count & !(LISTED | TOUCHED);
+            Some(if references == 0 { LISTED } else { references })
+        });
+        match found {
+            Ok(LISTED) => Fate::Gone,
+            Ok(count) if count & !(LISTED | TOUCHED) == 0 => Fate::Again,
+            _ => Fate::Alive,
+        }
     }
 
     #[inline]
     fn step(&self, change: impl FnMut(u32) -> Option<u32>) -> Result<u32, u32> {
         self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, change)
     }
+}
+
+/// One reference less.
+const fn less(count: u32) -> u32 {
+    if count & !TOUCHED == LISTED | 1 { LISTED | TOUCHED } else { count - 1 }
 }
 
 impl Default for RefCount {
@@ -69,7 +95,7 @@ impl Default for RefCount {
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
 mod tests {
-    use super::RefCount;
+    use super::{Fate, RefCount};
     use proptest::prelude::{any, prop_assert_eq, proptest};
 
     proptest! {
@@ -77,22 +103,26 @@ mod tests {
         #[test]
         fn memory_goes_once(takes in proptest::collection::vec(any::<bool>(), 0..40)) {
             let count = RefCount::new();
-            let (mut held, mut listed, mut gone) = (1u32, false, false);
-            for take in takes.into_iter().chain([false; 42]) {
+            let (mut held, mut listed, mut touched, mut gone) = (1u32, false, false, false);
+            for take in takes.into_iter().chain([false; 44]) {
                 if take && !gone {
                     count.acquire();
                     held += 1;
                 } else if held > 0 {
                     held -= 1;
+                    touched |= listed && held == 0;
                     if count.release() {
                         prop_assert_eq!((held, listed), (0, false));
                         prop_assert_eq!(count.retire(), true);
                         listed = true;
                     }
                 } else if listed {
-                    gone = count.reap();
-                    prop_assert_eq!(gone, held == 0);
-                    listed = false;
+                    let fate = count.reap();
+                    let again = if touched { Fate::Again } else { Fate::Gone };
+                    prop_assert_eq!(fate, if held == 0 { again } else { Fate::Alive });
+                    gone = fate == Fate::Gone;
+                    listed = fate == Fate::Again;
+                    touched = false;
                 }
             }
             prop_assert_eq!((held, gone), (0, true));
@@ -103,7 +133,7 @@ mod tests {
 #[cfg(test)]
 #[cfg(feature = "loom")]
 mod loom_tests {
-    use super::RefCount;
+    use super::{Fate, RefCount};
     use crate::sync::explore;
     use loom::cell::UnsafeCell;
     use loom::sync::atomic::{
@@ -162,7 +192,14 @@ mod loom_tests {
             while !self.left[1 - own].load(Acquire) {
                 thread::yield_now();
             }
-            if self.count.reap() {
+            let fate = loop {
+                match self.count.reap() {
+                    // All have left their handlers for good.
+                    Fate::Again => {}
+                    fate => break fate,
+                }
+            };
+            if fate == Fate::Gone {
                 // SAFETY: loom checks it.
                 self.memory.with_mut(|word| unsafe { *word = 1 });
                 self.freed.fetch_add(1, Relaxed);

@@ -153,7 +153,10 @@ impl Slab {
 mod tests {
     use super::{ALIGN, Slab};
     use crate::radix::tests::Heap;
+    use crate::{Exhausted, FRAME};
     use core::ptr::NonNull;
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use std::collections::BTreeSet;
     use std::vec::Vec;
 
     #[test]
@@ -190,5 +193,47 @@ mod tests {
         // SAFETY: taken above.
         unsafe { slab.give(slots[1], &heap) };
         assert_eq!(slab.take(&heap), Ok(slots[1]));
+    }
+
+    proptest! {
+        /// What is taken is nobody else's, keeps its content, and as few frames are charged as slots in use need at most; with memory
+        /// running out at any time, which changes nothing.
+        #[test]
+        fn is_a_set_of_slots(size in 1..9usize, limit in 1..6usize, steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 0..300)) {
+            let (heap, slab) = (Heap::new(limit), Slab::new(size * ALIGN));
+            let per_frame = (FRAME - ALIGN) / (size * ALIGN);
+            let mut held: Vec<(NonNull<u8>, u8)> = Vec::new();
+            for (take, which) in steps {
+                if take {
+                    match slab.take(&heap) {
+                        Ok(slot) => {
+                            #[expect(clippy::cast_possible_truncation, reason = "any byte")]
+                            let mark = which as u8;
+                            // SAFETY: the slot is ours.
+                            unsafe { slot.write_bytes(mark, size * ALIGN) };
+                            held.push((slot, mark));
+                        }
+                        Err(why) => {
+                            prop_assert_eq!(why, Exhausted::Budget);
+                            prop_assert_eq!(held.len(), limit * per_frame);
+                        }
+                    }
+                } else if !held.is_empty() {
+                    let (slot, mark) = held.swap_remove(which % held.len());
+                    // SAFETY: the slot is ours.
+                    let content = unsafe { core::slice::from_raw_parts(slot.as_ptr(), size * ALIGN) };
+                    prop_assert!(content.iter().all(|byte| *byte == mark));
+                    // SAFETY: taken above.
+                    unsafe { slab.give(slot, &heap) };
+                }
+                let frames: BTreeSet<usize> = held.iter().map(|(slot, _)| slot.as_ptr().addr() / FRAME).collect();
+                prop_assert_eq!(heap.used(), frames.len());
+            }
+            for (slot, _) in held {
+                // SAFETY: taken above.
+                unsafe { slab.give(slot, &heap) };
+            }
+            prop_assert_eq!(heap.used(), 0);
+        }
     }
 }

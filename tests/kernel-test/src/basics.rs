@@ -122,7 +122,7 @@ fn machine() -> Outcome {
     let (size, free) = call(&operation(MachineOp::Memory as u64, 0))?;
     check!(free <= size && size > 0);
     equal!(size, hip().kernel_memory);
-    refused!(BadParameter, operation(4, 0));
+    refused!(BadParameter, operation(5, 0));
     refused!(BadParameter, operation(u64::MAX, 0));
     refused!(BadParameter, operation(MachineOp::Console as u64, 8 * WORDS as u64 + 1));
     refused!(BadParameter, operation(MachineOp::Console as u64, u64::MAX));
@@ -138,6 +138,7 @@ fn machine_permissions() -> Outcome {
         (MachineOp::Reset, Perms::MACHINE_POWER),
         (MachineOp::Console, Perms::MACHINE_CONSOLE),
         (MachineOp::Memory, Perms::CTRL),
+        (MachineOp::Idle, Perms::CTRL),
     ];
     for (operation, needed) in cases {
         let machine = limited(MACHINE, Perms::ALL.difference(needed))?;

@@ -43,11 +43,13 @@ mod scheduling;
 mod semaphore;
 mod spaces;
 mod trace;
+mod whole;
 
 use harness::Test;
 
 /// All tests, area by area.
 static SUITES: &[&[Test]] = &[
+    &whole::TESTS,
     &basics::TESTS,
     &create::TESTS,
     &spaces::TESTS,

@@ -1,62 +1,69 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where in physical memory the kernel's pool lies, and how that is told to the root task.
+//!
+//! Every byte of the firmware's map is told, as one kind or another: the sum of what the root task sees is the firmware's.
 
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::paging;
-use cloister_abi::hip::{MemoryKind, MemoryRange, RANGES};
+use cloister_abi::hip::{MemoryKind, RANGES};
 
+const PAGE: u64 = 4096;
 const LARGE: u64 = 2 << 20;
-/// Smallest and largest pool.
+/// Smallest and largest pool, unless the command line says otherwise.
 const LEAST: u64 = 16 << 20;
 const MOST: u64 = 256 << 20;
+/// The boot tables cover so much, and the pool lies in it.
+const REACH: u64 = 1 << 32;
 
-/// Chooses the pool: an eighteenth of memory within limits, in 2 MiB pages, as high below 4 GiB as possible. Marks in the memory
-/// map what is the kernel's and what is the boot image.
+/// Chooses the pool: as large as `kernel-memory=` on the command line says (bytes, or with K, M or G), else an eighteenth of memory
+/// within limits; in 2 MiB pages, as high below 4 GiB as possible. Marks in the memory map what is the kernel's and what is
+/// the boot image.
 ///
 /// # Errors
-/// There is no room.
+/// There is no room, or the command line says nonsense.
 pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static str> {
-    let usable = |range: &&MemoryRange| range.kind == MemoryKind::Available as u32;
-    let available = info.ranges[..info.range_count].iter().filter(usable).map(|range| range.size).sum::<u64>();
-    let size = (available / 18).clamp(LEAST, MOST).next_multiple_of(LARGE);
-    let image = (info.image.0, info.image.0 + info.image.1.next_multiple_of(4096));
-    let kernel = paging::image();
-    carve(info, image, MemoryKind::BootImage);
-    carve(info, kernel, MemoryKind::Kernel);
+    let total = info.memory.total();
+    let available = info.memory.sum(MemoryKind::Available as u32);
+    let wanted = match info.command_line().split_ascii_whitespace().find_map(|word| word.strip_prefix("kernel-memory="))
+    {
+        Some(text) => bytes(text).filter(|size| (LARGE..=REACH).contains(size)).ok_or("kernel-memory= is no size")?,
+        None => (available / 18).clamp(LEAST, MOST),
+    };
+    let size = wanted.next_multiple_of(LARGE);
+    let (image, (kernel, kernel_end)) = (info.image, paging::image());
+    let memory = &mut info.memory;
+    memory.carve(image.0 / PAGE * PAGE, (image.0 + image.1).next_multiple_of(PAGE), MemoryKind::BootImage as u32);
+    memory.carve(kernel, kernel_end, MemoryKind::Kernel as u32);
     // The first MiB holds firmware data and start-up code of further cores.
-    carve(info, (0, 1 << 20), MemoryKind::Reserved);
+    memory.carve(0, 1 << 20, MemoryKind::Reserved as u32);
+    memory.align(PAGE);
     let mut best = None;
-    for range in info.ranges[..info.range_count].iter().filter(usable) {
-        let end = (range.base + range.size).min(1 << 32) / LARGE * LARGE;
+    for range in memory.as_slice().iter().filter(|range| range.kind == MemoryKind::Available as u32) {
+        let end = range.end.min(REACH) / LARGE * LARGE;
         if end >= size && end - size >= range.base.next_multiple_of(LARGE) {
             best = best.max(Some(end - size));
         }
     }
     let start = best.ok_or("no room below 4 GiB for the kernel's pool")?;
-    carve(info, (start, start + size), MemoryKind::Kernel);
+    memory.carve(start, start + size, MemoryKind::Kernel as u32);
+    let usable = memory.sum(MemoryKind::Available as u32);
+    memory.fit(RANGES);
+    let lost = usable - memory.sum(MemoryKind::Available as u32);
+    if lost != 0 {
+        log::warn!("the memory map has too many ranges: {} KiB are not used", lost / 1024);
+    }
+    crate::memory::set_firmware(total, kernel_end - kernel);
     Ok((start, start + size))
 }
 
-/// Gives part of the available ranges another kind.
-fn carve(info: &mut BootInfo, (start, end): (u64, u64), kind: MemoryKind) {
-    let mut out = [MemoryRange { base: 0, size: 0, kind: 0, reserved: 0 }; RANGES];
-    let mut count = 0;
-    let mut push = |base: u64, end: u64, kind: u32| {
-        if base < end && count < RANGES {
-            out[count] = MemoryRange { base, size: end - base, kind, reserved: 0 };
-            count += 1;
-        }
+/// A number of bytes, in which K, M and G may stand for powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let shift = match text.as_bytes().last()? {
+        b'K' | b'k' => 10,
+        b'M' | b'm' => 20,
+        b'G' | b'g' => 30,
+        _ => 0,
     };
-    for range in &info.ranges[..info.range_count] {
-        let range_end = range.base + range.size;
-        if range.kind != MemoryKind::Available as u32 || range_end <= start || range.base >= end {
-            push(range.base, range_end, range.kind);
-            continue;
-        }
-        push(range.base, start, range.kind);
-        push(start.max(range.base), end.min(range_end), kind as u32);
-        push(end, range_end, range.kind);
-    }
-    info.ranges = out;
-    info.range_count = count;
+    let digits = if shift == 0 { text } else { text.get(..text.len() - 1)? };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

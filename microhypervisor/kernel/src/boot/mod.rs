@@ -13,7 +13,8 @@ use crate::arch::bootinfo::BootInfo;
 use crate::arch::{
     acpi, cpu, entry_first_exit, fpu, guest, iommu, irq, paging, percore, power, serial, smp, speculation, timer,
 };
-use crate::{console, interrupt, memory};
+use crate::memory::{self, Own};
+use crate::{console, interrupt};
 use cloister_abi::hip::features;
 
 /// First Rust code: on the boot stack, with the boot page tables. `protocol` is 1 for PVH, 2 for Multiboot 2.
@@ -47,7 +48,9 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
+    memory::book(Own::Other);
     smp::prepare();
+    memory::book(Own::Cores);
     let mut pages = [0; 72];
     let mut count = irq::register_pages(&mut pages);
     count += iommu::register_pages(&mut pages[count..]);
@@ -59,6 +62,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     }
     // SAFETY: nothing refers to memory outside image and pool from here on.
     unsafe { paging::build(pool, &pages[..count])? };
+    memory::book(Own::Tables);
     let image = paging::image();
     for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
         memory::keep(start, end)?;
@@ -74,7 +78,9 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         Ok(feature) => found |= feature,
         Err(why) => log::warn!("no guests: {why}"),
     }
+    memory::book(Own::Other);
     let cores = smp::start_all(most_cores(info.command_line()));
+    memory::book(Own::Cores);
     crate::trace::announce();
     if cpu::has(cpu::feature::INVARIANT_TSC) {
         found |= features::INVARIANT_TSC;

@@ -5,7 +5,7 @@
 use super::image::RootTask;
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::{irq, paging, timer};
-use crate::memory::{self, POOL};
+use crate::memory::{self, Own, POOL};
 use crate::object::ec::Parts;
 use crate::object::space::Content;
 use crate::object::{Ec, Header, MessagePage, Object, Pd, Ref, Sc, Space, status};
@@ -31,6 +31,7 @@ const QUANTUM: u64 = 10_000;
 pub(super) fn start(info: &BootInfo, task: &RootTask, features: u64) -> Result<(), &'static str> {
     // The root PD is nobody's: it lies in a frame of its own.
     let place = memory::boot_frame()?.cast::<Pd>();
+    memory::book(Own::Other);
     let budget = POOL.available() * FRAME as u64;
     // SAFETY: a fresh frame, kept for ever.
     unsafe { place.write(Pd::new(budget)) };

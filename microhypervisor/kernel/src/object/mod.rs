@@ -38,7 +38,7 @@ use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::mail::Mail;
-use cloister_mechanism::refcount::RefCount;
+use cloister_mechanism::refcount::{Fate, RefCount};
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -423,9 +423,13 @@ pub(crate) fn reap(core: &Core) {
         };
         // SAFETY: members of the graveyard have no references, so they are ours alone.
         let dead = unsafe { header.as_ref() };
-        if !dead.refs.reap() {
-            // Somebody who had looked it up before took a reference; it comes back when that goes.
-            continue;
+        match dead.refs.reap() {
+            Fate::Gone => {}
+            Fate::Again => {
+                core.graveyard.add(core, dead);
+                continue;
+            }
+            Fate::Alive => continue,
         }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: as above; the class tells the type.

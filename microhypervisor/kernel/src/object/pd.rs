@@ -167,7 +167,7 @@ impl Pd {
     }
 
     fn return_budget(&self) {
-        let free = self.budget.limit() - self.budget.used();
+        let free = self.budget.free();
         if let Some(parent) = self.header.payer()
             && self.budget.shrink(free).is_ok()
         {

@@ -3,13 +3,13 @@
 
 use super::{Answer, lookup};
 use crate::arch::power;
-use crate::memory::{POOL, pool_size};
+use crate::memory::{Own, POOL, booked, firmware, pool_size};
 use crate::object::pd::TABLES;
 use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
 use crate::width::{index, low8};
-use crate::{interrupt, sched, trace};
+use crate::{interrupt, percore, sched, trace};
 use cloister_abi::cap::{Kind, Perms};
-use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp};
+use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp, MemoryPart};
 use cloister_abi::status::Status;
 use cloister_abi::trace::TraceOp;
 use cloister_abi::utcb::WORDS;
@@ -106,13 +106,25 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
     let needed = match operation {
         MachineOp::PowerOff | MachineOp::Reset => Perms::MACHINE_POWER,
         MachineOp::Console => Perms::MACHINE_CONSOLE,
-        MachineOp::Memory => Perms::CTRL,
+        MachineOp::Memory | MachineOp::Idle => Perms::CTRL,
     };
     lookup::<Machine>(ec, call.machine, needed)?;
     match operation {
         MachineOp::PowerOff => power::off(call.value),
         MachineOp::Reset => power::reset(),
-        MachineOp::Memory => Ok((pool_size(), POOL.available() * FRAME as u64)),
+        MachineOp::Memory => {
+            let part = MemoryPart::from_raw(call.value).ok_or(Status::BadParameter)?;
+            Ok(match part {
+                MemoryPart::Pool => (pool_size(), POOL.available() * FRAME as u64),
+                MemoryPart::Machine => firmware(),
+                MemoryPart::Cores => (booked(Own::Cores), booked(Own::Tables)),
+                MemoryPart::Other => (booked(Own::Other), 0),
+            })
+        }
+        MachineOp::Idle => {
+            let core = u8::try_from(call.value).ok().and_then(percore::get).ok_or(Status::BadCore)?;
+            Ok((sched::time_idle(core), 0))
+        }
         MachineOp::Console => {
             if call.value > 8 * WORDS as u64 {
                 return Err(Status::BadParameter);

@@ -6,12 +6,30 @@ use crate::memory::DIRECT_MAP;
 use crate::width::index;
 use cloister_abi::hip::{Hip, MemoryKind, MemoryRange, RANGES};
 use cloister_boot_info::{Info, Protocol, acpi_root, read};
+use cloister_mechanism::ranges::{Kinds, Ranges};
+
+/// Kinds of memory as the memory map sees them.
+#[derive(Debug)]
+pub(crate) struct Firmware;
+
+impl Kinds for Firmware {
+    const AVAILABLE: u32 = MemoryKind::Available as u32;
+    const RESERVED: u32 = MemoryKind::Reserved as u32;
+    fn wins(kind: u32, over: u32) -> bool {
+        over == Self::AVAILABLE || kind == Self::RESERVED
+    }
+    fn may_be_reserved(kind: u32) -> bool {
+        kind != MemoryKind::Kernel as u32 && kind != MemoryKind::BootImage as u32
+    }
+}
+
+/// The memory map, with room for what is carved out of it.
+pub(crate) type Memory = Ranges<Firmware, { 2 * RANGES }>;
 
 /// What was said.
 #[derive(Debug)]
 pub(crate) struct BootInfo {
-    pub(crate) ranges: [MemoryRange; RANGES],
-    pub(crate) range_count: usize,
+    pub(crate) memory: Memory,
     /// Boot image: physical address and size.
     pub(crate) image: (u64, u64),
     pub(crate) rsdp: u64,
@@ -40,15 +58,11 @@ impl BootInfo {
             2 => Protocol::Multiboot2,
             _ => return Err("loaded by neither PVH nor Multiboot 2"),
         };
-        let mut ranges = [MemoryRange { base: 0, size: 0, kind: 0, reserved: 0 }; RANGES];
-        let mut range_count = 0;
+        let mut memory = Memory::new();
         let said = read(protocol, address, &peek, &mut |base, size, kind: MemoryKind| {
-            if let Some(place) = ranges.get_mut(range_count) {
-                *place = MemoryRange { base, size, kind: kind as u32, reserved: 0 };
-                range_count += 1;
-            }
+            memory.add(base, base.saturating_add(size), kind as u32);
         })?;
-        Ok(Self { ranges, range_count, image: said.image, rsdp: said.rsdp, acpi_root: 0, said })
+        Ok(Self { memory, image: said.image, rsdp: said.rsdp, acpi_root: 0, said })
     }
 
     /// Command line as text, as far as it is text.
@@ -63,8 +77,10 @@ impl BootInfo {
 
     /// Copies what the root task is told.
     pub(crate) fn describe(&self, hip: &mut Hip) {
-        hip.ranges = self.ranges;
-        hip.range_count = u32::try_from(self.range_count).unwrap_or(0);
+        for (place, range) in hip.ranges.iter_mut().zip(self.memory.as_slice()) {
+            *place = MemoryRange { base: range.base, size: range.size(), kind: range.kind, reserved: 0 };
+            hip.range_count += 1;
+        }
         hip.cmdline = self.said.cmdline;
         (hip.image_base, hip.image_size) = self.image;
         (hip.acpi_rsdp, hip.acpi_root) = (self.rsdp, self.acpi_root);

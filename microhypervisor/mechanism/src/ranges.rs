@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A map of physical memory: ascending ranges that do not overlap, each of a kind, adjacent ones of a kind joined.
+//!
+//! What firmware says may overlap, be in any order, and be more than fits. Nothing is ever left out: where too many ranges would be
+//! needed, the smallest ones that are free become [reserved](Kinds::RESERVED), so that the sum of all stays what it was and nobody
+//! uses what he must not.
+
+/// A range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First byte.
+    pub base: u64,
+    /// First byte after it.
+    pub end: u64,
+    /// Kind, by number.
+    pub kind: u32,
+}
+
+impl Range {
+    /// Bytes.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.end - self.base
+    }
+}
+
+/// What the numbers of kinds mean to the map.
+pub trait Kinds {
+    /// Free to be used.
+    const AVAILABLE: u32;
+    /// Not to be used.
+    const RESERVED: u32;
+    /// Whether where two ranges of different kinds overlap the first one counts. Everything wins over [`Kinds::AVAILABLE`].
+    fn wins(kind: u32, over: u32) -> bool;
+    /// Whether a range of that kind may be told as reserved.
+    fn may_be_reserved(kind: u32) -> bool;
+}
+
+/// The map, of at most `N` ranges.
+#[derive(Debug)]
+pub struct Ranges<K, const N: usize> {
+    all: [Range; N],
+    count: usize,
+    kinds: core::marker::PhantomData<K>,
+}
+
+/// A list of ranges under construction.
+struct Out<const N: usize> {
+    all: [Range; N],
+    count: usize,
+    full: bool,
+}
+
+impl<const N: usize> Out<N> {
+    fn push(&mut self, base: u64, end: u64, kind: u32) {
+        if base >= end {
+            return;
+        }
+        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.all.get_mut(last))
+            && last.end == base
+            && last.kind == kind
+        {
+            last.end = end;
+            return;
+        }
+        match self.all.get_mut(self.count) {
+            Some(place) => {
+                *place = Range { base, end, kind };
+                self.count += 1;
+            }
+            None => self.full = true,
+        }
+    }
+}
+
+impl<K: Kinds, const N: usize> Ranges<K, N> {
+    /// No memory.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { all: [Range { base: 0, end: 0, kind: 0 }; N], count: 0, kinds: core::marker::PhantomData }
+    }
+
+    /// The ranges.
+    #[must_use]
+    pub fn as_slice(&self) -> &[Range] {
+        self.all.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Bytes of all ranges of that kind.
+    #[must_use]
+    pub fn sum(&self, kind: u32) -> u64 {
+        self.as_slice().iter().filter(|range| range.kind == kind).map(Range::size).sum()
+    }
+
+    /// Bytes of all ranges.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.as_slice().iter().map(Range::size).sum()
+    }
+
+    /// Adds a range. Where there is one already, the stronger kind counts.
+    pub fn add(&mut self, base: u64, end: u64, kind: u32) {
+        self.apply(Range { base, end, kind }, true, K::wins);
+    }
+
+    /// Gives what is available in a range another kind.
+    pub fn carve(&mut self, base: u64, end: u64, kind: u32) {
+        self.apply(Range { base, end, kind }, false, |_, old| old == K::AVAILABLE);
+    }
+
+    fn apply(&mut self, new: Range, add: bool, wins: impl Fn(u32, u32) -> bool) {
+        loop {
+            let out = self.applied(new, add, &wins);
+            if !out.full {
+                (self.all, self.count) = (out.all, out.count);
+                return;
+            }
+            // One range adds two at most, and splits what it meets.
+            self.fit(self.count.saturating_sub(2).max(1));
+        }
+    }
+
+    fn applied(&self, new: Range, add: bool, wins: impl Fn(u32, u32) -> bool) -> Out<N> {
+        let mut out = Out { all: [Range::default(); N], count: 0, full: false };
+        // Up to where the new range is done.
+        let mut done = new.base;
+        for old in self.as_slice() {
+            out.push(old.base, old.end.min(new.base), old.kind);
+            let (from, to) = (old.base.max(new.base), old.end.min(new.end));
+            if add && old.base > done {
+                out.push(done, new.end.min(old.base), new.kind);
+                done = done.max(new.end.min(old.base));
+            }
+            if from < to {
+                out.push(from, to, if wins(new.kind, old.kind) { new.kind } else { old.kind });
+                done = to;
+            }
+            out.push(old.base.max(new.end), old.end, old.kind);
+        }
+        if add {
+            out.push(done, new.end, new.kind);
+        }
+        out
+    }
+
+    /// Makes available ranges whole pages of that size: what is left over at their ends is reserved.
+    pub fn align(&mut self, page: u64) {
+        let whole = |range: &Range| range.base.is_multiple_of(page) && range.end.is_multiple_of(page);
+        let ragged = |range: &&Range| range.kind == K::AVAILABLE && !whole(range);
+        while let Some(range) = self.as_slice().iter().find(ragged).copied() {
+            let base = range.base.next_multiple_of(page).min(range.end);
+            self.carve(range.base, base, K::RESERVED);
+            self.carve((range.end / page * page).max(base), range.end, K::RESERVED);
+        }
+    }
+
+    /// Makes do with at most so many ranges: reserves the smallest available ones, then others, then what lies between reserved ones.
+    pub fn fit(&mut self, most: usize) {
+        while self.count > most.max(1) {
+            let weakest = |available: bool| {
+                let candidates = self.as_slice().iter().enumerate();
+                candidates
+                    .filter(|(_, range)| range.kind != K::RESERVED && K::may_be_reserved(range.kind))
+                    .filter(|(_, range)| !available || range.kind == K::AVAILABLE)
+                    .min_by_key(|(_, range)| range.size())
+                    .map(|(index, _)| index)
+            };
+            // The gap between two neighbours that are reserved costs nobody anything.
+            let gaps = self.as_slice().windows(2).enumerate();
+            let gap = gaps
+                .filter(|(_, pair)| pair.iter().all(|range| range.kind == K::RESERVED))
+                .min_by_key(|(_, pair)| pair[1].base - pair[0].end)
+                .map(|(index, _)| index);
+            if let Some(index) = gap {
+                self.all[index].end = self.all[index + 1].end;
+                self.all.copy_within(index + 2..self.count, index + 1);
+                self.count -= 1;
+            } else if let Some(index) = weakest(true).or_else(|| weakest(false)) {
+                self.all[index].kind = K::RESERVED;
+                self.join();
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Joins adjacent ranges of a kind.
+    fn join(&mut self) {
+        let mut out = Out { all: [Range::default(); N], count: 0, full: false };
+        for range in self.as_slice() {
+            out.push(range.base, range.end, range.kind);
+        }
+        (self.all, self.count) = (out.all, out.count);
+    }
+}
+
+impl<K: Kinds, const N: usize> Default for Ranges<K, N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "loom"))]
+mod tests {
+    use super::{Kinds, Ranges};
+    use proptest::prelude::{Strategy, any, prop_assert, prop_assert_eq, proptest};
+    use std::vec::Vec;
+
+    #[derive(Debug)]
+    struct Memory;
+    impl Kinds for Memory {
+        const AVAILABLE: u32 = 1;
+        const RESERVED: u32 = 2;
+        fn wins(kind: u32, over: u32) -> bool {
+            over == 1 || kind == 2
+        }
+        fn may_be_reserved(kind: u32) -> bool {
+            kind != 6
+        }
+    }
+
+    const SPACE: usize = 256;
+
+    fn pieces() -> impl Strategy<Value = Vec<(u64, u64, u32, bool)>> {
+        let piece = (0..SPACE as u64, 0..40u64, 1..7u32, any::<bool>());
+        proptest::collection::vec(piece, 0..40)
+    }
+
+    proptest! {
+        /// With room enough the map is what a list of bytes would be.
+        #[test]
+        fn is_an_array_of_bytes(pieces in pieces()) {
+            let mut ranges: Ranges<Memory, 300> = Ranges::new();
+            let mut bytes = [0u32; SPACE];
+            for (base, size, kind, add) in pieces {
+                let end = (base + size).min(SPACE as u64);
+                if add { ranges.add(base, end, kind) } else { ranges.carve(base, end, kind) }
+                for byte in &mut bytes[usize::try_from(base).expect("small")..usize::try_from(end).expect("small")] {
+                    if *byte == 0 {
+                        *byte = if add { kind } else { 0 };
+                    } else if if add { Memory::wins(kind, *byte) } else { *byte == 1 } {
+                        *byte = kind;
+                    }
+                }
+            }
+            let mut found = [0u32; SPACE];
+            let mut last = (0, 0);
+            for range in ranges.as_slice() {
+                prop_assert!(range.base < range.end && range.base >= last.0);
+                prop_assert!((range.base, range.kind) != last, "joined");
+                last = (range.end, range.kind);
+                found[usize::try_from(range.base).expect("small")..usize::try_from(range.end).expect("small")]
+                    .fill(range.kind);
+            }
+            prop_assert_eq!(found, bytes);
+        }
+
+        /// However little room there is: nothing is lost, nothing becomes available, and the kernel's stays the kernel's.
+        #[test]
+        fn nothing_is_lost_where_room_is_short(pieces in pieces(), most in 3..8usize) {
+            let (mut large, mut small): (Ranges<Memory, 300>, Ranges<Memory, 8>) = (Ranges::new(), Ranges::new());
+            for (base, size, kind, _) in pieces {
+                let kind = if kind == 6 { 5 } else { kind };
+                large.add(base, base + size, kind);
+                small.add(base, base + size, kind);
+            }
+            large.carve(100, 120, 6);
+            let (kernel, available) = (large.sum(6), large.sum(1));
+            large.fit(most);
+            small.fit(most);
+            prop_assert!(large.as_slice().len() <= most.max(5) && small.as_slice().len() <= most);
+            prop_assert_eq!(large.sum(6), kernel);
+            prop_assert!(large.sum(1) <= available && small.sum(1) <= available + kernel);
+            for range in small.as_slice().iter().filter(|range| range.kind == 1) {
+                prop_assert!(small.as_slice().windows(2).all(|pair| pair[0].end <= pair[1].base), "{:?}", range);
+            }
+        }
+
+        #[test]
+        fn what_is_available_is_whole_pages(pieces in pieces()) {
+            let mut ranges: Ranges<Memory, 300> = Ranges::new();
+            for (base, size, kind, _) in pieces {
+                ranges.add(base, base + size, kind);
+            }
+            let total = ranges.total();
+            ranges.align(16);
+            prop_assert_eq!(ranges.total(), total);
+            for range in ranges.as_slice().iter().filter(|range| range.kind == 1) {
+                prop_assert_eq!((range.base % 16, range.end % 16), (0, 0));
+            }
+        }
+    }
+}
