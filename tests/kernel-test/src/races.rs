@@ -58,8 +58,10 @@ fn portal(place: Selector, sel: Selector) -> Result<(), Status> {
     call(&Drop { base: sel, count: 1 }).map(drop)
 }
 
+/// Takes a reference to what is at the first selector, and puts what it made at the second one.
+type Way = fn(Selector, Selector) -> Result<(), Status>;
 /// By number.
-const WAYS: [fn(Selector, Selector) -> Result<(), Status>; 3] = [signal, delegate, portal];
+const WAYS: [Way; 3] = [signal, delegate, portal];
 
 extern "C" fn taker(way: u64) -> ! {
     let way = usize::try_from(way).ok().and_then(|way| WAYS.get(way)).copied().unwrap_or(signal);
