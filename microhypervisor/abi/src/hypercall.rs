@@ -661,7 +661,7 @@ pub enum MemoryPart {
     Machine = 1,
     /// Of the pool: structures and stacks of cores; page tables of the kernel.
     Cores = 2,
-    /// Of the pool: interrupts, devices, guests and tracing; 0.
+    /// Of the pool: interrupts, devices, guests and tracing. Beside the pool: tables of the IOMMU.
     Other = 3,
 }
 

@@ -23,7 +23,8 @@ fn idle(core: u32) -> Result<u64, Status> {
         .map(|(ticks, _)| ticks)
 }
 
-/// The firmware's map is what is available, firmware's, the boot image, and the kernel's; the kernel's is its image and its pool; the
+/// The firmware's map is what is available, firmware's, the boot image, and the kernel's; the kernel's is its image, its pool, and tables
+/// of the IOMMU; the
 /// pool is this program's budget and what the kernel says it took for itself.
 fn memory() -> Outcome {
     let ranges = &hip().ranges[..hip().range_count as usize];
@@ -32,15 +33,16 @@ fn memory() -> Outcome {
     };
     let total: u64 = ranges.iter().map(|range| range.size).sum();
     let ((pool, free), (map, image)) = (part(MemoryPart::Pool)?, part(MemoryPart::Machine)?);
-    let ((cores, tables), (other, _)) = (part(MemoryPart::Cores)?, part(MemoryPart::Other)?);
+    let ((cores, tables), (other, iommu)) = (part(MemoryPart::Cores)?, part(MemoryPart::Other)?);
     let (budget, used) = call(&PdInfo { pd: ROOT_PD })?;
     println!(
-        "memory {} KiB: available {}, boot image {}, kernel {} = image {} + pool {} (budget {}, cores {}, tables {}, other {})",
+        "memory {} KiB: available {}, boot image {}, kernel {} = image {} + IOMMU {} + pool {} (budget {}, cores {}, tables {}, other {})",
         total / 1024,
         sum(MemoryKind::Available) / 1024,
         sum(MemoryKind::BootImage) / 1024,
         sum(MemoryKind::Kernel) / 1024,
         image / 1024,
+        iommu / 1024,
         pool / 1024,
         budget / 1024,
         cores / 1024,
@@ -50,8 +52,7 @@ fn memory() -> Outcome {
     check!(ranges.windows(2).all(|pair| pair[0].base + pair[0].size <= pair[1].base && pair[0].size != 0));
     check!(ranges.iter().all(|range| (1..=6).contains(&range.kind)));
     equal!(total, map);
-    // An IOMMU has tables of its own beside the pool.
-    check!(sum(MemoryKind::Kernel) >= image + pool);
+    equal!(sum(MemoryKind::Kernel), image + pool + iommu);
     equal!(pool, budget + cores + tables + other);
     equal!(free, budget - used);
     check!(sum(MemoryKind::BootImage) >= hip().image_size);

@@ -118,7 +118,7 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
                 MemoryPart::Pool => (pool_size(), POOL.available() * FRAME as u64),
                 MemoryPart::Machine => firmware(),
                 MemoryPart::Cores => (booked(Own::Cores), booked(Own::Tables)),
-                MemoryPart::Other => (booked(Own::Other), 0),
+                MemoryPart::Other => (booked(Own::Other), crate::arch::iommu::memory()),
             })
         }
         MachineOp::Idle => {

@@ -137,6 +137,11 @@ static FORMAT: AtomicU8 = AtomicU8::new(0);
 static LARGE: AtomicU8 = AtomicU8::new(0);
 static FLUSH_MAPPED: AtomicBool = AtomicBool::new(false);
 
+/// Size of what was set aside beside the kernel's pool for the units' tables, bytes.
+pub(crate) fn memory() -> u64 {
+    STATE.lock().memory.1
+}
+
 /// Reads what firmware says of IOMMUs. Early at boot, when its tables can be read. Sets aside the start of the kernel's pool for the units' tables, and
 /// answers where the pool begins then.
 pub(crate) fn find(command_line: &str, pool: u64) -> u64 {
