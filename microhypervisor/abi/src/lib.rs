@@ -24,7 +24,7 @@ pub mod utcb;
 /// Version of this contract: `major << 16 | minor`. The kernel refuses a root task of another major version.
 ///
 /// Changelog: 0.1 – first version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Size of a page and of everything that is mapped: message pages, state pages, the information page. In bytes.
 pub const PAGE_SIZE: usize = 4096;
