@@ -63,7 +63,10 @@ macro_rules! read_register {
     }};
 }
 
-/// Reads an MSR that exists.
+/// Reads an MSR.
+///
+/// # Safety
+/// The register exists.
 unsafe fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller says that the register exists.
@@ -71,7 +74,10 @@ unsafe fn rdmsr(msr: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
 }
 
-/// Writes an MSR with a value that it takes.
+/// Writes an MSR.
+///
+/// # Safety
+/// The register exists and takes the value, with which the kernel goes on.
 unsafe fn wrmsr(msr: u32, value: u64) {
     let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
     let (low, high) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));

@@ -52,15 +52,19 @@ const AREAS: &[(&str, &[&str], &str)] = &[
     ),
     (
         "guests: SVM",
-        &["svm/", "kernel/src/arch/x86_64/svm"],
+        &["svm/", "kernel/src/arch/x86_64/guest/svm"],
         "conversion of state and exits costs most, the world switch least",
     ),
     (
         "guests: VMX",
-        &["vmx/", "kernel/src/arch/x86_64/vmx"],
+        &["vmx/", "kernel/src/arch/x86_64/guest/vmx"],
         "as many fields again under other names, and real-mode segments",
     ),
-    ("guests", &["kernel/src/guest", "kernel/src/object/vcpu.rs", "kernel/src/arch/x86_64/guest"], "runs, kicks, time"),
+    (
+        "guests",
+        &["vcpu/", "kernel/src/guest", "kernel/src/object/vcpu.rs", "kernel/src/arch/x86_64/guest"],
+        "runs, kicks, time, state that both extensions have",
+    ),
     (
         "memory",
         &[
@@ -81,6 +85,7 @@ const AREAS: &[(&str, &[&str], &str)] = &[
         &[
             "kernel/src/sched.rs",
             "kernel/src/ipc",
+            "kernel/src/journey.rs",
             "kernel/src/remote.rs",
             "kernel/src/percore.rs",
             "kernel/src/lock.rs",
