@@ -4,10 +4,11 @@
 //! A message is one line, whole, also with several cores. What those above can provoke as often as they like goes through
 //! [`crate::flood`]: the console is slow, and whoever writes waits for it.
 
-use crate::arch::serial;
+use crate::arch::{cpu, serial, timer};
+use crate::percore;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
 use log::{LevelFilter, Log, Metadata, Record};
-use spin::{Mutex, MutexGuard};
 
 /// Writes one byte.
 fn put(byte: u8) {
@@ -28,14 +29,34 @@ impl Write for Console {
     }
 }
 
-/// Whose line it is. A panic does not ask: it stops the other cores first.
-static LINE: Mutex<()> = Mutex::new(());
-/// Attempts to get it. Whoever fails (a non-maskable interrupt came in a line of this core) writes all the same.
-const PATIENCE: u32 = 10_000_000;
+/// Core whose line it is, from 1; 0 for nobody. A panic does not ask: it stops the other cores first.
+static LINE: AtomicUsize = AtomicUsize::new(0);
+/// How long others may hold it, seconds: a core of an emulator may stand still in the middle of its line, or wait for the port.
+const PATIENCE: u64 = 5;
 
-/// Holds for a line.
-fn line() -> Option<MutexGuard<'static, ()>> {
-    (0..PATIENCE).find_map(|_| LINE.try_lock())
+/// Holds for a line. Whoever does not get it writes all the same: a non-maskable interrupt came in a line of its own core, or
+/// another core was stopped in one.
+fn line() -> Option<Line> {
+    // The boot core writes before it is one.
+    let own = if percore::count() == 0 { 1 } else { usize::from(percore::core().id) + 1 };
+    let start = cpu::ticks();
+    loop {
+        match LINE.compare_exchange_weak(0, own, Acquire, Relaxed) {
+            Ok(_) => return Some(Line),
+            Err(holder) if holder == own => return None,
+            Err(_) if cpu::ticks().saturating_sub(start) > PATIENCE * timer::tsc_hz() => return None,
+            Err(_) => core::hint::spin_loop(),
+        }
+    }
+}
+
+/// The line is this core's.
+struct Line;
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        LINE.store(0, Release);
+    }
 }
 
 /// Writes what a component has said, in one piece.

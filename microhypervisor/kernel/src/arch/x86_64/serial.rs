@@ -2,10 +2,16 @@
 //! The kernel's console: a 16550 at COM2 (the first port belongs to a driver), polled. `log=com1`, `log=com2` or `log=none` on the
 //! command line chooses. National PC16550D data sheet, section 8.
 
-use core::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use super::{cpu, timer};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use x86::io::{inb, outb};
 
 static PORT: AtomicU16 = AtomicU16::new(0x2f8);
+/// The last byte found no room, so nobody takes what is written, and the next is not worth a wait.
+static STUCK: AtomicBool = AtomicBool::new(false);
+
+/// Seconds to wait for room: who reads an emulator's line may be busy elsewhere.
+const PATIENCE: u64 = 2;
 
 /// Where the console's registers are: first port, and how many; 0 ports if there is no console.
 pub(crate) fn ports() -> (u16, u16) {
@@ -43,12 +49,13 @@ pub(crate) fn put(byte: u8) {
     if port == 0 {
         return;
     }
-    for _ in 0..10_000 {
-        // SAFETY: the port is the kernel's own.
-        if unsafe { inb(port + 5) } & 0x20 != 0 {
-            break;
-        }
+    // SAFETY: the port is the kernel's own.
+    let has_room = || unsafe { inb(port + 5) } & 0x20 != 0;
+    if !has_room() && !STUCK.load(Relaxed) {
+        let end = cpu::ticks() + PATIENCE * timer::tsc_hz();
+        while !has_room() && cpu::ticks() < end {}
     }
+    STUCK.store(!has_room(), Relaxed);
     // SAFETY: as above.
     unsafe { outb(port, byte) };
 }
