@@ -381,12 +381,12 @@ impl<F: Format> PageTable<F> {
         None
     }
 
-    /// Takes tables out with all they map, lowest first, until none but the root is left or there were `most`; they are added to
-    /// `freed`. Answers whether there may be more: so that a large tree goes in pieces of bounded work.
-    pub fn strip(&self, frames: &impl TableFrames, most: usize, freed: &mut Freed) -> bool {
-        let mut left = most;
-        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, &mut left, freed);
-        left == 0
+    /// Takes tables out with all they map, lowest first, until none but the root is left or there were as many as `left`, from which
+    /// they are counted down; they are added to `freed`. Answers whether there may be more: so that a large tree goes in pieces of
+    /// bounded work.
+    pub fn strip(&self, frames: &impl TableFrames, left: &mut usize, freed: &mut Freed) -> bool {
+        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, left, freed);
+        *left == 0
     }
 
     /// Strips what hangs below the entries of that level in a table.

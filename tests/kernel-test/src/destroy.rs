@@ -6,14 +6,14 @@ use crate::make::{EMPTY, down_for, give, incrementer, limited, rest, semaphore, 
 use crate::{check, equal, refused};
 use cloister_abi::cap::{NONE, Perms};
 use cloister_abi::hip::{MACHINE, ROOT_EC, ROOT_PD};
-use cloister_abi::hypercall::{CreatePd, CreateSm, Destroy, MoveBudget, PdInfo, SmUp};
+use cloister_abi::hypercall::{CreatePd, CreateSm, Destroy, Drop, MoveBudget, PdInfo, SmUp};
 use cloister_abi::status::Status;
 use cloister_bare::domain::Domain;
 use cloister_bare::kernel::{call, ipc, selector, selectors};
 use cloister_bare::thread::{Options, destroy, prepare, spawn};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 10] = [
+pub(crate) static TESTS: [Test; 12] = [
     ("destroy-guards", guards),
     ("destroy-is-for-all-holders", all_holders),
     ("destroy-twice", twice),
@@ -23,6 +23,8 @@ pub(crate) static TESTS: [Test; 10] = [
     ("destroy-domain-with-everything", domain),
     ("destroy-nested-domains", nested),
     ("destroy-not-a-domains-own-space", own_spaces),
+    ("destroy-in-pieces", pieces),
+    ("destroy-lets-others-run", lets_run),
     ("budget-moves", budget),
 ];
 
@@ -224,5 +226,67 @@ fn budget() -> Outcome {
     call(&CreateSm { sel: selector(), pd: to, count: 0, target: NONE, bit: 0 })?;
     server.destroy();
     destroy(to);
+    Ok(())
+}
+
+/// A domain whose object space has the only capabilities to so many semaphores, which it pays for or not.
+fn large(count: u32, own: bool) -> Result<Domain, Status> {
+    let domain = Domain::empty(8 << 20)?;
+    let pd = if own { domain.pd } else { ROOT_PD };
+    let sm = selector();
+    for index in 0..count {
+        call(&CreateSm { sel: sm, pd, count: 0, target: NONE, bit: 0 })?;
+        give(domain.objects, sm, index, Perms::ALL)?;
+    }
+    call(&Drop { base: sm, count: 1 })?;
+    Ok(domain)
+}
+
+/// What is large goes in many pieces, and nothing gets into an object space that is being emptied.
+fn pieces() -> Outcome {
+    let used = call(&PdInfo { pd: ROOT_PD })?.1;
+    let domain = large(3_000, false)?;
+    let sm = semaphore(0)?;
+    let mut more = 0;
+    while call(&Destroy { sel: domain.pd }) == Err(Status::Again) {
+        more += 1;
+        // Behind where the pieces have come, and before.
+        for place in [0, 2_900] {
+            equal!(give(domain.objects, sm, place, Perms::ALL), Err(Status::BadCapability));
+        }
+    }
+    // A piece is some fifty thousand instructions at most, an object some five hundred.
+    check!((30..300).contains(&more));
+    up(sm)?;
+    destroy(sm);
+    call(&Drop { base: domain.pd, count: 4 })?;
+    equal!(call(&PdInfo { pd: ROOT_PD })?.1, used);
+    Ok(())
+}
+
+extern "C" fn tick(sm: u64) -> ! {
+    let sm = u32::try_from(sm).unwrap_or_default();
+    while down_for(sm, 200) == Err(Status::Timeout) {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    }
+    rest()
+}
+
+/// Who has a higher priority gets his time between the pieces.
+fn lets_run() -> Outcome {
+    let domain = large(3_000, true)?;
+    let sm = semaphore(0)?;
+    COUNT.store(0, Ordering::Relaxed);
+    let thread = spawn(tick, u64::from(sm), 100)?;
+    let (mut between, mut last) = (0, COUNT.load(Ordering::Relaxed));
+    while call(&Destroy { sel: domain.pd }) == Err(Status::Again) {
+        let count = COUNT.load(Ordering::Relaxed);
+        between += u64::from(count != last);
+        last = count;
+    }
+    thread.destroy();
+    destroy(sm);
+    call(&Drop { base: domain.pd, count: 4 })?;
+    check!(between >= 2);
     Ok(())
 }

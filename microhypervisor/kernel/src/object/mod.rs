@@ -91,6 +91,42 @@ pub(crate) struct Graveyard {
     due: Cell<u64>,
 }
 
+/// What is left to do in one piece of the destruction of something large, in units of some 20 instructions: nobody's hypercall takes
+/// longer than a piece, however much it is that is destroyed.
+#[derive(Debug)]
+pub(crate) struct Work(usize);
+
+impl Work {
+    /// Looking at a place.
+    pub(crate) const LOOK: usize = 1;
+    /// Destroying an object, and giving its memory back.
+    pub(crate) const OBJECT: usize = 32;
+    /// Finding the first of a tree's tables.
+    pub(crate) const WALK: usize = 256;
+    /// Going through a table, and giving it back.
+    pub(crate) const TABLE: usize = 128;
+
+    /// A piece.
+    pub(crate) const fn piece() -> Self {
+        Self(2048)
+    }
+
+    /// Some of it was done.
+    pub(crate) const fn spend(&mut self, units: usize) {
+        self.0 = self.0.saturating_sub(units);
+    }
+
+    /// Whether the piece is done.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.0 == 0
+    }
+
+    /// How many tables can be given back, at least one.
+    pub(crate) const fn tables(&self) -> usize {
+        self.0.saturating_sub(Self::WALK) / Self::TABLE + 1
+    }
+}
+
 /// How many dead objects wait at most.
 const BATCH: u32 = 32;
 /// How long they wait at most, microseconds.

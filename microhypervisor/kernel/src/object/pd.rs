@@ -4,7 +4,7 @@
 //! Everything that a PD pays for is in its list, so that destroying it destroys all of it, PDs below it included. Its spaces and
 //! it refer to each other; destruction cuts that.
 
-use super::{Header, Object, Owned, Ref, Space, destroy};
+use super::{Header, Object, Owned, Ref, Space, Work, destroy};
 use crate::memory::{self, POOL};
 use cloister_abi::cap::Kind;
 use cloister_mechanism::budget::Budget;
@@ -18,11 +18,6 @@ use spin::Mutex;
 
 /// Sizes of slots.
 const SLABS: [usize; 4] = [128, 192, 576, 1024];
-
-/// Most objects destroyed in one go.
-const BATCH: usize = 32;
-/// Most page tables given back in one go.
-pub(crate) const TABLES: usize = 64;
 
 /// The spaces that every PD has.
 #[derive(Debug, Clone)]
@@ -130,9 +125,10 @@ impl Pd {
         self.owned.remove(object);
     }
 
-    /// Destroys some of what it pays for, PDs below it from the innermost outwards. Answers whether there is more.
+    /// Does a piece of the work of destroying what it pays for, PDs below it from the innermost outwards. Answers whether there is more.
     pub(crate) fn dismantle(&self) -> bool {
-        for _ in 0..BATCH {
+        let mut work = Work::piece();
+        while !work.is_done() {
             let Some(mut object) = self.close() else {
                 // The capabilities went with the object space, which is among what the PD pays for; page tables go with the
                 // last reference to the host space.
@@ -143,17 +139,19 @@ impl Pd {
             // SAFETY: what is found on a list stays to the end of the handler, dead or alive.
             while let Some(below) = unsafe { inner(object) } {
                 object = below;
+                work.spend(Work::LOOK);
             }
             // SAFETY: as above.
             let header = unsafe { object.as_ref() };
-            // A space that has many tables goes in pieces.
+            // A space that has much in it goes in pieces.
             if header.class == Kind::Space {
                 // SAFETY: the class tells the type.
                 let space = unsafe { super::cast::<Space>(header) };
-                if space.strip(TABLES) {
+                if space.strip(&mut work) {
                     return true;
                 }
             }
+            work.spend(Work::OBJECT);
             destroy(header);
         }
         true

@@ -7,7 +7,7 @@
 //!
 //! The tables of a space are paid by the space's payer. Look-ups take no lock; changes take the space's.
 
-use super::{Header, Object, Pd, status};
+use super::{Header, Object, Pd, Work, status};
 use crate::arch::iommu;
 use crate::arch::paging::{self, Guest, Host};
 use crate::memory::physical;
@@ -17,11 +17,14 @@ use cloister_abi::status::Status;
 use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable};
 use cloister_mechanism::{FRAME, Frames};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use spin::Mutex;
 
 /// Capabilities or pointers in one frame.
 const SLOTS: usize = FRAME / 8;
+/// Selectors whose capabilities are in one frame.
+const PER_TABLE: Selector = 512;
+const _: () = assert!(PER_TABLE as usize == SLOTS);
 const PERMS: u64 = 0x1f;
 
 pub(crate) type Slots = [AtomicU64; SLOTS];
@@ -58,6 +61,8 @@ pub(crate) struct Space {
     header: Header,
     lock: Mutex<()>,
     pub(crate) content: Content,
+    /// Capabilities: 0, or one more than the selector from which on they have yet to be dropped, when that has begun.
+    cursor: AtomicU32,
     /// Guest: counts how often translations were removed, so that each VCPU knows whether it has seen all.
     pub(crate) generation: AtomicU64,
 }
@@ -80,7 +85,13 @@ fn map_status(why: MapError) -> Status {
 impl Space {
     /// A space of that content; its root frames are the space's from now on.
     pub(crate) const fn new(content: Content) -> Self {
-        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: AtomicU64::new(1) }
+        Self {
+            header: Header::new(Kind::Space),
+            lock: Mutex::new(()),
+            content,
+            cursor: AtomicU32::new(0),
+            generation: AtomicU64::new(1),
+        }
     }
 
     /// Physical address of the page-table root of a host or guest space.
@@ -171,15 +182,27 @@ impl Space {
     /// Puts a capability at a selector, which takes over a reference that was acquired for it. What was there is dropped.
     ///
     /// # Errors
-    /// There is no room; the reference is released.
+    /// There is no room, or the space is being destroyed; the reference is released.
+    #[inline]
     pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
         let slot = match self.slot(sel) {
             Some(slot) => slot,
             None => self.make_slot(sel).inspect_err(|_| header.release())?,
         };
         let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
-        release(slot.swap(cap, Ordering::AcqRel));
+        release(slot.swap(cap, Ordering::SeqCst));
+        // Looked at only now: either this sees that the space is being emptied, or who empties it sees the capability.
+        if self.cursor.load(Ordering::SeqCst) != 0 {
+            return Self::refuse(slot);
+        }
         Ok(())
+    }
+
+    /// Takes out what came in too late.
+    #[cold]
+    fn refuse(slot: &AtomicU64) -> Result<(), Status> {
+        release(slot.swap(0, Ordering::AcqRel));
+        Err(Status::BadCapability)
     }
 
     #[cold]
@@ -198,7 +221,7 @@ impl Space {
     /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
     /// itself, which would keep all of that for ever.
     pub(crate) fn kill(&self) {
-        self.drop_capabilities(usize::MAX);
+        while self.drop_capabilities(&mut Work::piece()) {}
         self.remove_devices();
     }
 
@@ -209,20 +232,26 @@ impl Space {
         }
     }
 
-    /// Drops at most so many capabilities. Answers whether there may be more.
-    fn drop_capabilities(&self, most: usize) -> bool {
-        let mut left = most;
-        for table in self.tables() {
-            // SAFETY: the frames are the space's for its life.
-            for slot in unsafe { table.as_ref() }.iter().filter(|slot| slot.load(Ordering::Relaxed) != 0) {
-                if left == 0 {
-                    return true;
-                }
+    /// Drops capabilities, from where the last piece ended. Answers whether there may be more.
+    fn drop_capabilities(&self, work: &mut Work) -> bool {
+        let Content::Objects(root) = &self.content else { return false };
+        // Nothing comes in from now on.
+        let mut next = self.cursor.fetch_max(1, Ordering::SeqCst).max(1) - 1;
+        while next < SELECTORS && !work.is_done() {
+            work.spend(Work::LOOK);
+            let Some(slot) = slot_in(*root, next) else {
+                next = next / PER_TABLE * PER_TABLE + PER_TABLE;
+                continue;
+            };
+            if slot.load(Ordering::SeqCst) != 0 {
+                work.spend(Work::OBJECT);
                 release(slot.swap(0, Ordering::AcqRel));
-                left -= 1;
             }
+            next += 1;
         }
-        false
+        // Others may be at it too: all below has been seen by whoever is farthest.
+        self.cursor.fetch_max(next + 1, Ordering::SeqCst);
+        next < SELECTORS
     }
 
     /// The tables of an object space.
@@ -311,26 +340,29 @@ impl Space {
         Ok(())
     }
 
-    /// Removes at most so many tables with all that is in them. Answers whether there may be more.
-    pub(crate) fn strip(&self, most: usize) -> bool {
+    /// Does a piece of the work of emptying it: drops capabilities, or takes tables out with all that is in them. Answers whether there
+    /// may be more.
+    pub(crate) fn strip(&self, work: &mut Work) -> bool {
         let Some(payer) = self.header.payer() else { return false };
+        if let Content::Objects(_) = &self.content {
+            // The tables stay, since threads of others may be looking.
+            return self.drop_capabilities(work);
+        }
         let guard = self.lock.lock();
         let mut freed = Freed::new();
+        let most = work.tables();
+        let mut left = most;
         let more = match &self.content {
-            Content::Host(table) => table.strip(payer, most, &mut freed),
-            Content::Guest(table) => table.strip(payer, most, &mut freed),
+            Content::Host(table) => table.strip(payer, &mut left, &mut freed),
+            Content::Guest(table) => table.strip(payer, &mut left, &mut freed),
             Content::Dma(tables) => {
                 iommu::remove_all(tables);
-                tables.strip(payer, most, &mut freed)
-            }
-            // The tables stay, since threads of others may be looking.
-            Content::Objects(_) => {
-                drop(guard);
-                return self.drop_capabilities(most * SLOTS / 8);
+                tables.strip(payer, &mut left, &mut freed)
             }
             _ => return false,
         };
         drop(guard);
+        work.spend(Work::WALK + Work::TABLE * (most - left));
         self.forget_translations(payer, freed, None);
         more
     }
@@ -436,6 +468,7 @@ pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perm
     }
 }
 
+#[inline]
 fn release(cap: u64) {
     let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
     // SAFETY: a capability holds a reference to its object.

@@ -4,8 +4,7 @@
 use super::{Answer, lookup};
 use crate::arch::power;
 use crate::memory::{Own, POOL, booked, firmware, pool_size};
-use crate::object::pd::TABLES;
-use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, destroy as destroy_object, status};
+use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, Work, destroy as destroy_object, status};
 use crate::width::{index, low8};
 use crate::{interrupt, percore, sched, trace};
 use cloister_abi::cap::{Kind, Perms};
@@ -53,7 +52,7 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
             // Threads run in it: it goes with its PD.
             return Err(Status::BadParameter);
         }
-        if space.strip(TABLES) {
+        if space.strip(&mut Work::piece()) {
             return Err(Status::Again);
         }
     }

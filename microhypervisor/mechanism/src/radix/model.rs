@@ -244,7 +244,8 @@ impl World {
     fn strip(&mut self, most: usize) {
         loop {
             let used = self.frames.heap.used();
-            let more = self.watched((0, 4096), &Pages::new(), |freed| self.table.strip(&self.frames, most, freed));
+            let more =
+                self.watched((0, 4096), &Pages::new(), |freed| self.table.strip(&self.frames, &mut { most }, freed));
             assert!(used - self.frames.heap.used() <= most);
             if !more {
                 break;

@@ -165,7 +165,7 @@ fn strips_in_pieces() {
     assert_eq!(before, 1 + 2 + 100 + 1 + 100);
     let strip = || {
         let mut freed = Freed::new();
-        let more = table.strip(&heap, 30, &mut freed);
+        let more = table.strip(&heap, &mut 30, &mut freed);
         // SAFETY: nobody else walks.
         unsafe { freed.give_back(&heap) };
         more

@@ -115,8 +115,8 @@ impl Tables {
     }
 
     /// Takes at most so many tables out with all that is in them; they must be flushed. Answers whether there may be more.
-    pub(crate) fn strip(&self, frames: &impl TableFrames, most: usize, freed: &mut Freed) -> bool {
-        each!(self, table => table.strip(frames, most, freed))
+    pub(crate) fn strip(&self, frames: &impl TableFrames, left: &mut usize, freed: &mut Freed) -> bool {
+        each!(self, table => table.strip(frames, left, freed))
     }
 
     /// Removes everything but the root.
