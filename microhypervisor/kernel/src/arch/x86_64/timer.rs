@@ -52,8 +52,9 @@ fn read() -> Option<Reading> {
         let ticks = cpu::ticks();
         let timer = apic::timer_count();
         let took = cpu::ticks() - before;
-        // SAFETY: reads what was latched.
-        let pit = unsafe { u16::from(inb(0x42)) | u16::from(inb(0x42)) << 8 };
+        // SAFETY: reads what was latched, its low half first.
+        let half = || u16::from(unsafe { inb(0x42) });
+        let pit = half() | half() << 8;
         Reading { ticks, pit, timer, took }
     };
     (0..READINGS).map(one).min_by_key(|reading| reading.took)
