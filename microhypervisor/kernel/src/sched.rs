@@ -251,6 +251,11 @@ pub(crate) extern "C" fn settle(core: &Core) {
         let Some(ec) = core.current() else { continue };
         match ec.resume.get() {
             Resume::User => {}
+            // Others may run before the next piece.
+            Resume::Retry if core.graveyard.is_behind() && ec.registers().vector == arch::SYSCALL => {
+                ec.resume.set(Resume::User);
+                ec.registers().rip -= arch::SYSCALL_LENGTH;
+            }
             Resume::Retry => {
                 ec.resume.set(Resume::User);
                 core.trying_again.set(true);

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Destruction: dead for all who hold a capability, at once, and nobody else is hurt.
 
+use crate::guest_guards::needed;
 use crate::harness::{Outcome, Test};
 use crate::make::{EMPTY, down_for, give, incrementer, limited, rest, semaphore, silent, up};
 use crate::{check, equal, refused};
-use cloister_abi::cap::{NONE, Perms};
-use cloister_abi::hip::{MACHINE, ROOT_EC, ROOT_PD};
-use cloister_abi::hypercall::{CreatePd, CreateSm, Destroy, Drop, MoveBudget, PdInfo, SmUp};
+use cloister_abi::cap::{Access, NONE, Perms, SpaceKind};
+use cloister_abi::hip::{MACHINE, MACHINE_MEMORY, ROOT_EC, ROOT_PD};
+use cloister_abi::hypercall::{CreatePd, CreateSm, CreateSpace, Delegate, Destroy, Drop, MoveBudget, PdInfo, SmUp};
 use cloister_abi::status::Status;
 use cloister_bare::domain::Domain;
 use cloister_bare::kernel::{call, ipc, selector, selectors};
+use cloister_bare::memory::{PAGE, frames};
 use cloister_bare::thread::{Options, destroy, prepare, spawn};
 use core::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) static TESTS: [Test; 12] = [
+pub(crate) static TESTS: [Test; 13] = [
     ("destroy-guards", guards),
     ("destroy-is-for-all-holders", all_holders),
     ("destroy-twice", twice),
@@ -25,6 +27,7 @@ pub(crate) static TESTS: [Test; 12] = [
     ("destroy-not-a-domains-own-space", own_spaces),
     ("destroy-in-pieces", pieces),
     ("destroy-lets-others-run", lets_run),
+    ("destroy-dropped-space-in-pieces", dropped),
     ("budget-moves", budget),
 ];
 
@@ -288,5 +291,30 @@ fn lets_run() -> Outcome {
     destroy(sm);
     call(&Drop { base: domain.pd, count: 4 })?;
     check!(between >= 2);
+    Ok(())
+}
+
+/// A guest's space with many tables that nobody destroys: when the last capability is dropped all its memory comes back, and who asks for
+/// it waits for that.
+fn dropped() -> Outcome {
+    needed()?;
+    let used = call(&PdInfo { pd: ROOT_PD })?.1;
+    let (space, physical) = (selector(), frames(0) / PAGE);
+    for _ in 0..3 {
+        call(&CreateSpace { sel: space, pd: ROOT_PD, kind: SpaceKind::Guest as u64 })?;
+        for table in 0..600 {
+            call(&Delegate {
+                src: MACHINE_MEMORY,
+                dst: space,
+                src_base: physical,
+                dst_base: table << 9,
+                order: 0,
+                rights: Access::READ.bits().into(),
+            })?;
+        }
+        check!(call(&PdInfo { pd: ROOT_PD })?.1 > used + 600 * PAGE);
+        call(&Drop { base: space, count: 1 })?;
+        equal!(call(&PdInfo { pd: ROOT_PD })?.1, used);
+    }
     Ok(())
 }

@@ -89,6 +89,8 @@ pub(crate) struct Graveyard {
     count: Cell<u32>,
     /// Tick at which the first has waited long enough; `u64::MAX` if nobody waits.
     due: Cell<u64>,
+    /// The last piece of work left some of them.
+    behind: Cell<bool>,
 }
 
 /// What is left to do in one piece of the destruction of something large, in units of some 20 instructions: nobody's hypercall takes
@@ -131,11 +133,13 @@ impl Work {
 const BATCH: u32 = 32;
 /// How long they wait at most, microseconds.
 const PATIENCE: u64 = 1_000;
+/// Time for others between two pieces of giving memory back, microseconds.
+const GAP: u64 = 20;
 
 impl Graveyard {
     /// Nobody is dead.
     pub(crate) const fn new() -> Self {
-        Self { list: List::new(), count: Cell::new(0), due: Cell::new(u64::MAX) }
+        Self { list: List::new(), count: Cell::new(0), due: Cell::new(u64::MAX), behind: Cell::new(false) }
     }
 
     /// Whether nobody is.
@@ -159,6 +163,21 @@ impl Graveyard {
         }
     }
 
+    /// Whether there was more than what one piece of work could give back: the rest comes soon.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.behind.get()
+    }
+
+    /// Leaves some for the next piece of work.
+    fn leave(&self, core: &Core, header: &Header) {
+        self.list.push_back(header);
+        self.count.set(self.count.get() + 1);
+        if !self.behind.replace(true) {
+            self.due.set(cpu::ticks() + timer::from_micros(GAP));
+            core.request(percore::ALARM);
+        }
+    }
+
     /// All of them, after a time of grace.
     fn take(&self) -> List<Header, Unreferenced> {
         let dead = List::new();
@@ -172,6 +191,7 @@ impl Graveyard {
         }
         self.count.set(0);
         self.due.set(u64::MAX);
+        self.behind.set(false);
         dead
     }
 }
@@ -445,20 +465,27 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
     }
 }
 
-/// Gives back the memory of objects that nobody refers to any more. No reference of a hypercall may be in use.
+/// Gives back the memory of objects that nobody refers to any more, as much as one piece of work allows. No reference of a hypercall may be
+/// in use.
 pub(crate) fn reap(core: &Core) {
+    let mut work = Work::piece();
     let mut batch = core.graveyard.take();
     loop {
         let Some(header) = batch.pop_front() else {
-            // What those have let go.
-            batch = core.graveyard.take();
-            if batch.is_empty() {
+            // What those have let go; what was left waits.
+            if core.graveyard.is_empty() || core.graveyard.is_behind() {
                 return;
             }
+            batch = core.graveyard.take();
             continue;
         };
         // SAFETY: members of the graveyard have no references, so they are ours alone.
         let dead = unsafe { header.as_ref() };
+        if work.is_done() {
+            core.graveyard.leave(core, dead);
+            continue;
+        }
+        work.spend(Work::OBJECT);
         match dead.refs.reap() {
             Fate::Gone => {}
             Fate::Again => {
@@ -468,6 +495,11 @@ pub(crate) fn reap(core: &Core) {
             Fate::Alive => continue,
         }
         let (payer, class) = (dead.payer.get(), dead.class);
+        // SAFETY: the class tells the type.
+        if class == Kind::Space && unsafe { cast::<Space>(dead) }.strip(&mut work) {
+            core.graveyard.leave(core, dead);
+            continue;
+        }
         // SAFETY: as above; the class tells the type.
         let size = unsafe { finish_class(header, class) };
         let Some(payer) = payer else { continue };

@@ -157,7 +157,8 @@ impl Pd {
         true
     }
 
-    /// Destroys all it pays for, however long that takes: for the last reference going without a `Destroy` before.
+    /// Ends it. What it pays for refers to it, so there is nothing of that left, be it that the last reference has gone or that it was
+    /// taken apart before.
     pub(crate) fn kill(&self) {
         while self.dismantle() {}
         // What nobody can use any more goes back to who gave it; the rest when the last object has gone.

@@ -51,6 +51,8 @@ pub(crate) struct Frame {
 
 /// Value of [`Frame::vector`] for an EC that entered by `syscall`.
 pub(crate) const SYSCALL: u64 = 0x100;
+/// Bytes of the instruction by which it entered.
+pub(crate) const SYSCALL_LENGTH: u64 = 2;
 /// Value of [`Frame::vector`] for an EC that has not run yet.
 pub(crate) const FRESH: u64 = 0x101;
 

@@ -28,4 +28,4 @@ pub(crate) mod speculation;
 pub(crate) mod timer;
 pub(crate) mod trap;
 
-pub(crate) use entry::{FRESH, Frame, SYSCALL, entry_first_exit};
+pub(crate) use entry::{FRESH, Frame, SYSCALL, SYSCALL_LENGTH, entry_first_exit};
