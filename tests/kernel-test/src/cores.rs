@@ -73,7 +73,7 @@ fn ping_pong() -> Outcome {
     let thread = spawn_on(core, ponger, ROUNDS, PRIORITY)?;
     for _ in 0..ROUNDS {
         up(ping)?;
-        down_for(pong, 1_000_000)?;
+        down_for(pong, 5_000_000)?;
     }
     thread.destroy();
     destroy(ping);
@@ -103,11 +103,11 @@ fn many_ups() -> Outcome {
     // While they count up, this one counts down, sometimes with waiting.
     let mut taken = 0;
     while taken < UPS * 2 {
-        down_for(ping, 1_000_000)?;
+        down_for(ping, 5_000_000)?;
         taken += 1;
     }
-    down_for(pong, 1_000_000)?;
-    down_for(pong, 1_000_000)?;
+    down_for(pong, 5_000_000)?;
+    down_for(pong, 5_000_000)?;
     equal!(call(&SmDown { sm: ping, flags: DownFlags::ZERO.bits(), deadline: 0 })?.0, UPS);
     threads.iter().for_each(|thread| thread.destroy());
     destroy(ping);
@@ -133,13 +133,13 @@ fn timeouts() -> Outcome {
     PING.store(ping, Ordering::Relaxed);
     PONG.store(pong, Ordering::Relaxed);
     let thread = spawn_on(core, sleeper, 500, PRIORITY)?;
-    down_for(pong, 1_000_000)?;
+    down_for(pong, 5_000_000)?;
     equal!(RESULT.load(Ordering::Relaxed), Status::Timeout as u64);
     let end = time::after(100_000);
     let mut rounds = 0;
     while time::now() < end {
         up(ping)?;
-        down_for(pong, 1_000_000)?;
+        down_for(pong, 5_000_000)?;
         rounds += 1;
     }
     check!(rounds > 10);
@@ -158,7 +158,7 @@ fn semaphore_destroyed() -> Outcome {
     let end = time::after(10_000);
     while time::now() < end {}
     destroy(ping);
-    down_for(pong, 500_000)?;
+    down_for(pong, 5_000_000)?;
     // The thread may have come too late to wait.
     let told = [Status::Aborted, Status::BadCapability].map(|status| status as u64);
     check!(told.contains(&RESULT.load(Ordering::Relaxed)));
@@ -177,7 +177,7 @@ extern "C" fn counter(_: u64) -> ! {
 
 /// Waits until the counter moves.
 fn moves() -> Outcome {
-    let (before, deadline) = (COUNTER.load(Ordering::Relaxed), time::after(1_000_000));
+    let (before, deadline) = (COUNTER.load(Ordering::Relaxed), time::after(5_000_000));
     while COUNTER.load(Ordering::Relaxed) == before {
         check!(time::now() < deadline);
     }
@@ -186,7 +186,7 @@ fn moves() -> Outcome {
 
 /// Waits until the counter moves no more.
 pub(crate) fn stops() -> Outcome {
-    let deadline = time::after(1_000_000);
+    let deadline = time::after(5_000_000);
     loop {
         let before = COUNTER.load(Ordering::Relaxed);
         let end = time::after(5_000);
@@ -259,7 +259,7 @@ fn exception() -> Outcome {
     equal!(prepare(store, 0, &wrong).err(), Some(Status::BadCore));
     let mut thread = prepare(store, 0, &Options { event: there.portal(0)?, ..wrong })?;
     start(&mut thread, PRIORITY, QUANTUM)?;
-    down_for(done, 1_000_000)?;
+    down_for(done, 5_000_000)?;
     thread.destroy();
     here.destroy();
     there.destroy();
@@ -290,7 +290,7 @@ fn revoked() -> Outcome {
         let event = pager.portal(0)?;
         let mut thread = prepare(writer, window, &Options { core, event, ..Options::default() })?;
         start(&mut thread, PRIORITY, QUANTUM)?;
-        let deadline = time::after(1_000_000);
+        let deadline = time::after(5_000_000);
         // SAFETY: mapped above.
         while unsafe { read(own) } < 100 {
             check!(time::now() < deadline);
@@ -298,7 +298,7 @@ fn revoked() -> Outcome {
         call(&Revoke { space: ROOT_HOST, base: window / PAGE, order: 0 })?;
         // SAFETY: mapped above.
         let last = unsafe { read(own) };
-        down_for(done, 1_000_000)?;
+        down_for(done, 5_000_000)?;
         // SAFETY: mapped above.
         equal!(unsafe { read(own) }, last);
         thread.destroy();

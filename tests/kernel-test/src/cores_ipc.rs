@@ -157,7 +157,7 @@ fn busy() -> Outcome {
     let core = another()?;
     let context = serve(core, gated)?;
     let first = spawn_on(core, one_call, 10, PRIORITY)?;
-    down_for(get(&DONE), 1_000_000)?;
+    down_for(get(&DONE), 5_000_000)?;
     let hurried = IpcCall { portal: get(&PORTAL), header: 0, flags: IpcFlags::NONBLOCKING.bits() };
     equal!(call(&hurried).err(), Some(Status::Timeout));
     let second = spawn(one_call, 20, PRIORITY)?;
@@ -165,10 +165,10 @@ fn busy() -> Outcome {
     while time::now() < end {}
     up(get(&GATE))?;
     // The first has its answer, and the second is in.
-    down_for(get(&DONE), 1_000_000)?;
-    down_for(get(&DONE), 1_000_000)?;
+    down_for(get(&DONE), 5_000_000)?;
+    down_for(get(&DONE), 5_000_000)?;
     up(get(&GATE))?;
-    down_for(get(&DONE), 1_000_000)?;
+    down_for(get(&DONE), 5_000_000)?;
     equal!(RESULT.load(Ordering::Relaxed), 21);
     [first, second].iter().for_each(Context::destroy);
     context.destroy();
@@ -205,11 +205,11 @@ fn callee_destroyed() -> Outcome {
     for _ in 0..20 {
         let context = serve(core, gated)?;
         let thread = spawn(one_call, 1, PRIORITY)?;
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         let waiting = spawn(one_call, 1, PRIORITY)?;
         context.destroy();
         for _ in 0..2 {
-            down_for(get(&DONE), 1_000_000)?;
+            down_for(get(&DONE), 5_000_000)?;
             let result = RESULT.load(Ordering::Relaxed);
             check!([Status::Aborted, Status::BadCapability].map(|status| 0x100 + status as u64).contains(&result));
         }
@@ -224,13 +224,13 @@ fn caller_destroyed() -> Outcome {
     let context = serve(another()?, gated)?;
     for _ in 0..20 {
         let thread = spawn(one_call, 1, PRIORITY)?;
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         // Only the EC: its time stays where it is, and brings the call to its end.
         destroy(thread.ec);
         up(get(&GATE))?;
         up(get(&GATE))?;
         equal!(ask(5)?, 6);
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         destroy(thread.sc);
     }
     context.destroy();
@@ -242,16 +242,16 @@ fn time_destroyed() -> Outcome {
     let context = serve(another()?, gated)?;
     for _ in 0..20 {
         let mut thread = spawn(one_call, 1, PRIORITY)?;
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         destroy(thread.sc);
         cloister_bare::thread::start(&mut thread, PRIORITY, cloister_bare::thread::QUANTUM)?;
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         equal!(RESULT.load(Ordering::Relaxed), 0x100 + Status::Aborted as u64);
         // The server is in the middle of the call, without time; who calls next helps it out.
         up(get(&GATE))?;
         up(get(&GATE))?;
         equal!(ask(5)?, 6);
-        down_for(get(&DONE), 1_000_000)?;
+        down_for(get(&DONE), 5_000_000)?;
         thread.destroy();
     }
     context.destroy();

@@ -87,12 +87,12 @@ fn end(row: &[Context; 3]) {
 fn under_way() -> Result<([Context; 3], Context), crate::harness::Failure> {
     let row = row()?;
     let thread = spawn(caller, 10, PRIORITY)?;
-    down_for(get(&ARRIVED), 1_000_000)?;
+    down_for(get(&ARRIVED), 5_000_000)?;
     Ok((row, thread))
 }
 
 fn result() -> Result<u64, Status> {
-    down_for(get(&DONE), 1_000_000)?;
+    down_for(get(&DONE), 5_000_000)?;
     Ok(RESULT.load(Relaxed))
 }
 
