@@ -12,7 +12,7 @@ use crate::arch::hooks::{self, Callee};
 use crate::arch::{Frame, cpu, timer, trap};
 use crate::memory::{POOL, physical};
 use crate::object::{Ec, MessagePage, Vcpu};
-use crate::percore::{Core, core};
+use crate::percore::{CORES, Core, core};
 use crate::syscall::{HANDLERS, Handler};
 use crate::width::{index, low16};
 use cloister_abi::arch::current::HYPERCALL_BASE;
@@ -25,8 +25,6 @@ use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 
-/// Most cores that are traced.
-const CORES: usize = 64;
 /// Longest name of an EC, bytes.
 pub(crate) const NAME: usize = 32;
 /// Records that one call reads at most.

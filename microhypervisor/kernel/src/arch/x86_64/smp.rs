@@ -192,7 +192,6 @@ extern "C" fn start() -> ! {
     if let Err(why) = crate::interrupt::add_core(core.id) {
         log::warn!("core {} takes no device interrupts: {why}", core.id);
     }
-    crate::trace::add_core(usize::from(core.id));
     apic::start_timer();
     log::info!("core {} (APIC {}) runs; its time-stamp counter was set by {offset}", core.id, core.apic_id());
     core.publish();
