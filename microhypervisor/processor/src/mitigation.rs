@@ -83,6 +83,9 @@ pub struct Policy {
     pub full: bool,
     /// Forbid loads to pass stores (`mitigations=ssbd`).
     pub ssbd: bool,
+    /// In an emulator, which needs nothing, do all of it (`mitigations=force`), so that hooks and barriers can be tested there.
+    /// Means nothing on a processor: that it has the registers is known from its numbers alone.
+    pub force: bool,
 }
 
 impl Policy {
@@ -96,6 +99,7 @@ impl Policy {
                 "off" => policy.off = true,
                 "full" => policy.full = true,
                 "ssbd" => policy.ssbd = true,
+                "force" => policy.force = true,
                 _ => {}
             }
         }
@@ -133,6 +137,9 @@ bitflags! {
         const GUEST_IBPB = 1 << 11;
         /// Before a guest: flush the first-level data cache.
         const GUEST_L1D = 1 << 12;
+
+        /// All that is done again and again, with the bits of SPEC_CTRL that are set for ever.
+        const FORCED = !Self::AUTO_IBRS.bits() & ((1 << 13) - 1);
     }
 }
 
@@ -202,6 +209,9 @@ pub fn decide(facts: &Facts, policy: Policy) -> Plan {
     if policy.off {
         let verdicts = [Verdict::Open("switched off"); NAMES.len()];
         return Plan { actions: Actions::empty(), verdicts };
+    }
+    if facts.emulated && policy.force {
+        return Plan { actions: Actions::FORCED, verdicts: [Verdict::On("force"); NAMES.len()] };
     }
     if facts.emulated {
         return Plan { actions: Actions::empty(), verdicts: [Verdict::None; NAMES.len()] };

@@ -165,6 +165,16 @@ fn off_is_off_and_says_so() {
 }
 
 #[test]
+fn force_means_something_in_an_emulator_only() {
+    let policy = Policy::parse("mitigations=force");
+    for Case { name, facts, actions, .. } in cases() {
+        assert_eq!(decide(&facts, policy).actions, if facts.emulated { Actions::FORCED } else { actions }, "{name}");
+    }
+    let again = Actions::ENTRY_IBRS | Actions::ENTRY_IBPB | Actions::VERW | Actions::GUEST_RSB | Actions::GUEST_IBPB;
+    assert!(Actions::FORCED.contains(again | SWITCH) && !Actions::FORCED.contains(Actions::AUTO_IBRS));
+}
+
+#[test]
 fn full_guards_returns_and_monitors() {
     let policy = Policy::parse("mitigations=full,ssbd");
     let zen3 = cases().swap_remove(8);

@@ -131,18 +131,21 @@ fn script_jobs(workspace: &Workspace, name: &str) -> Result<Vec<Job>> {
 
 /// The machines on which the kernel's tests run, the slowest first.
 fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
-    let defaults = Settings::default();
     let devices: Vec<_> = KERNEL_DEVICES.map(str::to_owned).into();
     let machines = [
-        ("kernel-bochs", Emulator::Bochs, BOCHS_MEMORY, 1, Vec::new()),
-        ("kernel", Emulator::Qemu, defaults.memory, 1, devices.clone()),
-        ("kernel-2-cores", Emulator::Qemu, defaults.memory, 2, devices.clone()),
-        ("kernel-4-cores", Emulator::Qemu, defaults.memory, 4, devices),
-        ("kernel-amd-iommu", Emulator::Qemu, defaults.memory, 2, behind("amd-iommu")),
-        ("kernel-intel-iommu", Emulator::Qemu, defaults.memory, 2, behind("intel-iommu,intremap=on")),
+        ("kernel-bochs", Emulator::Bochs, 1, "", Vec::new()),
+        ("kernel", Emulator::Qemu, 1, "", devices.clone()),
+        // What processors need against their own speculation, which the emulator does not.
+        ("kernel-barriers", Emulator::Qemu, 1, "mitigations=force", devices.clone()),
+        ("kernel-2-cores", Emulator::Qemu, 2, "", devices.clone()),
+        ("kernel-4-cores", Emulator::Qemu, 4, "", devices),
+        ("kernel-amd-iommu", Emulator::Qemu, 2, "", behind("amd-iommu")),
+        ("kernel-intel-iommu", Emulator::Qemu, 2, "", behind("intel-iommu,intremap=on")),
     ];
-    machines.into_iter().map(|(name, emulator, memory, smp, devices)| {
-        let settings = Settings { root: root.to_owned(), memory, smp, devices, ..Settings::default() };
+    machines.into_iter().map(|(name, emulator, smp, cmdline, devices)| {
+        let memory = if emulator == Emulator::Bochs { BOCHS_MEMORY } else { Settings::default().memory };
+        let (root, cmdline) = (root.to_owned(), cmdline.to_owned());
+        let settings = Settings { root, cmdline, memory, smp, devices, ..Settings::default() };
         let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
         Job { name: name.to_owned(), scenario, kind: JobKind::Kernel, emulator }
     })
