@@ -87,8 +87,9 @@ const DR7_DETECT: u64 = 1 << 13;
 pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
     let reason = vmcs::read(vmcs::EXIT_REASON);
     if vcpu.failed || reason & ENTRY_FAILED != 0 {
-        return refused(reason);
+        return refused(vcpu, reason);
     }
+    vcpu.launched = true;
     let vectoring = vmcs::read(vmcs::VECTORING_EVENT);
     vcpu.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
     let simple = usize::try_from(reason).ok().and_then(|number| SIMPLE.get(number));
@@ -98,11 +99,13 @@ pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
     }
 }
 
-/// The entry failed, so that nothing was delivered: the event waits for the next one, which the monitor decides on.
+/// The entry failed, so that nothing was delivered: the event waits for the next one, which the monitor decides on. The VMCS is
+/// launched if it was before (SDM vol. 3C, 27.8).
 #[cold]
-fn refused(reason: u64) -> Exit {
+fn refused(vcpu: &Vcpu, reason: u64) -> Exit {
     vmcs::write(vmcs::ENTRY_EVENT, 0);
-    if reason & 0xffff == ENTRY_MACHINE_CHECK { Exit::MachineCheck } else { Exit::Monitor(ExitReason::InvalidState) }
+    let is_check = !vcpu.failed && reason & 0xffff == ENTRY_MACHINE_CHECK;
+    if is_check { Exit::MachineCheck } else { Exit::Monitor(ExitReason::InvalidState) }
 }
 
 /// The exit came while an event was being delivered: it is delivered again at the next entry, unless the monitor says

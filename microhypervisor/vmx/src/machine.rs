@@ -37,8 +37,12 @@ const PRIMARY_REQUIRED: u32 =
 const SECONDARY_CONTROLS: u32 = 1 << 31;
 /// EPT, WBINVD, unrestricted guest.
 const SECONDARY_REQUIRED: u32 = 1 << 1 | 1 << 6 | 1 << 7;
-/// RDTSCP and INVPCID exist for the guest, VPID.
-const SECONDARY_WANTED: u32 = 1 << 3 | TAGGED | 1 << 12;
+/// VPID.
+const SECONDARY_WANTED: u32 = TAGGED;
+/// RDTSCP and RDPID, INVPCID: a guest can execute them. Required where the processor has them, since its CPUID tells guests so.
+const RDTSCP: u32 = 1 << 3;
+/// As above.
+const INVPCID: u32 = 1 << 12;
 /// VPID: translations are tagged.
 const TAGGED: u32 = 1 << 5;
 /// Save debug controls, 64-bit host, save and load PAT, save and load EFER.
@@ -99,8 +103,11 @@ impl Machine {
         }
         let primary = word(msr(TRUE_PRIMARY), PRIMARY_REQUIRED, 0);
         let primary = primary.ok_or("the processor's VMX lacks a primary control")?;
-        let secondary = word(msr(SECONDARY), SECONDARY_REQUIRED, SECONDARY_WANTED);
-        let secondary = secondary.ok_or("the processor's VMX has no EPT or no unrestricted guests")?;
+        let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (cpuid.leaf7, cpuid.extended1);
+        let rdtscp = if extended_edx >> 27 & 1 != 0 || seven_ecx >> 22 & 1 != 0 { RDTSCP } else { 0 };
+        let invpcid = if seven_ebx >> 10 & 1 != 0 { INVPCID } else { 0 };
+        let secondary = word(msr(SECONDARY), SECONDARY_REQUIRED | rdtscp | invpcid, SECONDARY_WANTED);
+        let secondary = secondary.ok_or("the processor's VMX lacks EPT, unrestricted guests, or an instruction")?;
         let ept = msr(EPT_VPID);
         if ept & EPT_REQUIRED != EPT_REQUIRED {
             return Err("the processor's EPT lacks something");
@@ -187,8 +194,17 @@ pub(crate) mod tests {
         let without = |number: u32, bit: u32| {
             Machine::detect(&HASWELL, |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 }))
         };
-        for (number, bit) in [(0x480, 55), (0x48b, 39), (0x48b, 33), (0x48c, 26), (0x48d, 37), (0x48e, 53), (0x48f, 53)]
-        {
+        for (number, bit) in [
+            (0x480, 55),
+            (0x48b, 39),
+            (0x48b, 33),
+            (0x48b, 35),
+            (0x48b, 44),
+            (0x48c, 26),
+            (0x48d, 37),
+            (0x48e, 53),
+            (0x48f, 53),
+        ] {
             assert!(without(number, bit).is_err(), "{number:#x} bit {bit}");
         }
         assert!(!without(0x48b, 37).unwrap().is_tagged());

@@ -171,6 +171,20 @@ fn reasons_with_one_meaning() {
 }
 
 #[test]
+fn only_an_entry_that_came_through_launches() {
+    let mut fixture = Fixture::new();
+    assert_eq!(fixture.again(0x8000_0021, 0), Exit::Monitor(ExitReason::InvalidState));
+    assert!(!fixture.vcpu.launched);
+    fixture.again(10, 0);
+    assert!(fixture.vcpu.launched);
+    fixture.again(0x8000_0021, 0);
+    assert!(fixture.vcpu.launched);
+    // An instruction that was refused left an old reason behind.
+    fixture.vcpu.failed = true;
+    assert_eq!(fixture.again(41, 0), Exit::Monitor(ExitReason::InvalidState));
+}
+
+#[test]
 fn instructions_of_vmx_are_undefined() {
     for code in (19..=27).chain([50, 53]) {
         let (fixture, exit) = Fixture::exit(code, 0);

@@ -52,7 +52,8 @@ pub struct Vcpu {
     primary: u32,
     /// The VMCS has been filled.
     prepared: bool,
-    launched: bool,
+    /// The next entry resumes.
+    pub(crate) launched: bool,
     flush: bool,
     /// The last entry was refused.
     pub(crate) failed: bool,
@@ -299,7 +300,6 @@ impl Vcpu {
         host.repair();
         host.take_msrs(&mut self.msrs);
         self.failed = failed != 0;
-        self.launched |= !self.failed;
         self.cr2 = world::cr2();
         self.cr8 = host.tpr();
         if self.registers.debug {

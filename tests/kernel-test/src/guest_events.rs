@@ -186,6 +186,14 @@ fn invalid() -> Outcome {
     guest.state().cr0 = 0x2000_0010;
     equal!(guest.run()?, ExitReason::InvalidState);
     guest.destroy();
+    // Long mode without large addresses: the processor says no. Put right, the guest runs.
+    let mut guest = Guest::real(&[0xf4])?;
+    (guest.state().cr0, guest.state().efer) = (0x8000_0011, 0x100);
+    equal!(guest.run()?, ExitReason::InvalidState);
+    (guest.state().cr0, guest.state().efer) = (0x10, 0);
+    guest.state().load = (Groups::CR | Groups::EFER).bits();
+    equal!(guest.run()?, ExitReason::Hlt);
+    guest.destroy();
     let mut guest = Guest::real(&[0x90, 0xf4])?;
     // An event of a type that does not exist.
     inject(&mut guest, Event(Event::VALID | 7 << 8));
@@ -242,22 +250,27 @@ fn time_offset() -> Outcome {
     Ok(())
 }
 
-/// RDTSCP answers each guest its own word, and threads none of them.
+/// RDTSCP answers each guest its own word, which the monitor takes from its WRMSR, and threads none of them.
 fn time_auxiliary() -> Outcome {
     needed()?;
-    if hip().features & features::SVM == 0 {
-        return Err(Failure::Skipped("RDTSCP in guests is for SVM only so far"));
-    }
     if core::arch::x86_64::__cpuid(0x8000_0001).edx >> 27 & 1 == 0 {
         return Err(Failure::Skipped("no RDTSCP"));
     }
-    // rdtscp; hlt; jmp to the beginning
-    let code = [0x0f, 0x01, 0xf9, 0xf4, 0xeb, 0xfa];
+    // mov eax, esi; cdq; mov ecx, TSC_AUX; wrmsr; rdtscp; hlt; jmp to rdtscp
+    #[rustfmt::skip]
+    let code = [
+        0x66, 0x89, 0xf0, 0x66, 0x99, 0x66, 0xb9, 0x03, 0x01, 0x00, 0xc0, 0x0f, 0x30,
+        0x0f, 0x01, 0xf9, 0xf4, 0xeb, 0xfa,
+    ];
     let mut guests = [Guest::real(&code)?, Guest::real(&code)?, Guest::real(&code)?];
     let words = [0x1234_5678, 0, 0xffff_ffff];
     for (guest, word) in guests.iter_mut().zip(words) {
+        guest.state().gpr[6] = word;
+        equal!(guest.run()?, ExitReason::WrMsr);
+        equal!((guest.state().gpr[1], guest.state().gpr[0]), (0xc000_0103, word));
         // What is above is nothing to the processor.
         guest.state().tsc_aux = 0xffff_0000_0000 | word;
+        guest.skip();
     }
     for _ in 0..3 {
         for (guest, word) in guests.iter_mut().zip(words) {

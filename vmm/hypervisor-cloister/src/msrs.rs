@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! MSRs that are processor state: they live in the state page, not on the VMM's bus.
 //!
-//! Only EFER, PAT and the time-stamp counter come here from a running guest; the others it reaches without an exit.
+//! Only EFER, PAT, the time-stamp counter and TSC_AUX come here from a running guest; the others it reaches without an exit.
 //! Sources: AMD64 APM volume 2, 3.1.7 (EFER), 7.8.1 (PAT), appendix A.
 
 use cloister_abi::arch::current::vcpu::Groups;
-use cloister_hypervisor::Error;
 use cloister_hypervisor::arch::Tsc;
+use cloister_hypervisor::{CpuidState, Error};
 
 use crate::calls::Calls;
 use crate::vcpu::CloisterVcpu;
@@ -24,6 +24,7 @@ const SFMASK: u32 = 0xc000_0084;
 const FS_BASE: u32 = 0xc000_0100;
 const GS_BASE: u32 = 0xc000_0101;
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
+const TSC_AUX: u32 = 0xc000_0103;
 
 const EFER_LME: u64 = 1 << 8;
 const EFER_LMA: u64 = 1 << 10;
@@ -40,6 +41,8 @@ const fn group(msr: u32) -> Option<Groups> {
         EFER => Groups::EFER.union(Groups::CR),
         STAR | LSTAR | CSTAR | SFMASK | KERNEL_GS_BASE => Groups::SYSCALL,
         FS_BASE | GS_BASE => Groups::FS_GS,
+        // The kernel looks at its place whenever it enters the guest.
+        TSC_AUX => Groups::empty(),
         _ => return None,
     })
 }
@@ -63,8 +66,17 @@ impl<C: Calls> CloisterVcpu<C> {
             SFMASK => page.sfmask(),
             FS_BASE => page.fs().base,
             GS_BASE => page.gs().base,
+            TSC_AUX if self.has_tsc_aux() => page.tsc_aux(),
+            TSC_AUX => return Ok(None),
             _ => page.kernel_gs_base(),
         }))
+    }
+
+    /// Whether the guest was told of RDTSCP or RDPID, which answer TSC_AUX.
+    fn has_tsc_aux(&self) -> bool {
+        let [_, _, _, extended] = self.cpuid.answer(0x8000_0001, 0, CpuidState::default());
+        let [_, _, seven, _] = self.cpuid.answer(7, 0, CpuidState::default());
+        extended >> 27 & 1 != 0 || seven >> 22 & 1 != 0
     }
 
     /// Sets an MSR that is kept here: whether it takes the value; nothing for MSRs that are not kept here.
@@ -99,6 +111,8 @@ impl<C: Calls> CloisterVcpu<C> {
             SFMASK => page.set_sfmask(value),
             FS_BASE => page.set_fs(cloister_abi::arch::current::vcpu::Segment { base: value, ..page.fs() }),
             GS_BASE => page.set_gs(cloister_abi::arch::current::vcpu::Segment { base: value, ..page.gs() }),
+            TSC_AUX if !self.has_tsc_aux() || value >> 32 != 0 => return Ok(false),
+            TSC_AUX => page.set_tsc_aux(value),
             _ => page.set_kernel_gs_base(value),
         }
         self.changed(group);

@@ -138,6 +138,8 @@ impl StatePage {
         tsc_offset, set_tsc_offset: u64;
         /// Groups to write back, by reason.
         store, set_store: [u64; 32];
+        /// What RDTSCP answers.
+        tsc_aux, set_tsc_aux: u64;
     }
 
     /// RAX.

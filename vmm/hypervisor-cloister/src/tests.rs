@@ -250,6 +250,35 @@ fn efer_is_the_back_ends_own() {
 }
 
 #[test]
+fn tsc_aux_goes_to_the_page_where_the_guest_has_rdtscp() {
+    let mut bench = Bench::new();
+    let write = |low: u64, high: u64| {
+        move |page: StatePage| {
+            page.set_gpr([low, 0xc000_0103, high, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            page.set_instruction_length(2);
+        }
+    };
+    let mut bus = Devices::default();
+    bench.next(ExitReason::WrMsr, write(7, 0));
+    bench.run(&mut bus);
+    assert_eq!(bench.page.event(), Pending::exception(13, Some(0)), "nobody told it of RDTSCP");
+    bench.page.set_event(Pending::NONE);
+    let rdtscp = kvm_cpuid_entry2 { function: 0x8000_0001, edx: 1 << 27, ..Default::default() };
+    bench.vcpu.set_cpuid(&[rdtscp]).unwrap();
+    bench.next(ExitReason::WrMsr, write(0x8000_0007, 0));
+    bench.run(&mut bus);
+    assert_eq!((bench.page.tsc_aux(), bench.page.event()), (0x8000_0007, Pending::NONE));
+    bench.next(ExitReason::RdMsr, write(1, 1));
+    bench.run(&mut bus);
+    assert_eq!((bench.page.rax(), bench.page.register(2)), (0x8000_0007, 0));
+    bench.next(ExitReason::WrMsr, write(9, 1));
+    bench.run(&mut bus);
+    assert_eq!(bench.page.event(), Pending::exception(13, Some(0)), "the upper half is reserved");
+    assert_eq!(bench.page.tsc_aux(), 0x8000_0007);
+    assert!(bus.msrs.is_empty() && bench.syncs().is_empty());
+}
+
+#[test]
 fn cpuid_mirrors_state_only_where_it_must() {
     let mut bench = Bench::new();
     let leaf = |function, ecx| kvm_cpuid_entry2 { function, ecx, ..Default::default() };
