@@ -232,6 +232,20 @@ fn frames_are_made_once() {
     });
 }
 
+/// Who looks while a frame comes finds nothing there, or what was put in.
+#[test]
+fn a_frame_is_empty_when_it_comes() {
+    explore(|| {
+        let world = World::new(2);
+        let looks = |world: &World| {
+            assert!(world.table.get(2).is_none());
+            assert!(world.table.get(3).is_none_or(|found| found.perms() == 1));
+        };
+        both(&world, looks, |world| world.insert(3).expect("there is memory"));
+        world.end(2);
+    });
+}
+
 /// Where memory is short, whoever fails leaves nothing behind.
 #[test]
 fn frames_run_out() {
