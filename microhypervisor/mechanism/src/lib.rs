@@ -6,19 +6,24 @@
 //! * [`budget`] – what a protection domain may use of them
 //! * [`slab`] – small objects out of the frames of one payer
 //! * [`radix`] – page tables of host and guest spaces
+//! * [`bitmap`] – which ports a domain may use
+//! * [`capability`] – object spaces: tables of capabilities
 //! * [`list`] – intrusive queues (run queues, waiters, what a domain owns)
 //! * [`ready`] – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
 //! * [`ranges`] – what physical memory is for
 //! * [`refcount`] – references to objects that are looked up without a lock
 //! * [`mail`] – what cores ask of each other's objects
+//! * [`work`] – how much of something large is destroyed in one go
 #![no_std]
 #![expect(unsafe_code, reason = "intrusive structures in raw kernel memory")]
 
 #[cfg(any(test, feature = "loom"))]
 extern crate std;
 
+pub mod bitmap;
 pub mod budget;
+pub mod capability;
 pub mod list;
 pub mod mail;
 pub mod pool;
@@ -29,6 +34,7 @@ pub mod refcount;
 pub mod slab;
 mod sync;
 pub mod timeout;
+pub mod work;
 
 use core::ptr::NonNull;
 

@@ -10,6 +10,7 @@
 //! walk finds for each address the old or the new mapping and nothing else: the tests check that after every store.
 //! Tables that are being taken out are linked through their first entry, whose address has no bit that makes an entry present.
 
+use crate::work::Work;
 use crate::{Exhausted, FRAME, Frames};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
@@ -157,7 +158,7 @@ impl<F: Format> PageTable<F> {
     /// An empty table over a root frame that is zeroed, but for what is shared.
     ///
     /// # Safety
-    /// The frame belongs to the table until [`PageTable::clear`] was called and the table is gone.
+    /// The frame belongs to the table until [`PageTable::destroy`].
     pub const unsafe fn new(root: NonNull<u8>) -> Self {
         assert!(F::LEVELS as usize <= DEPTH && F::PRESENT < 1 << PAGE_BITS);
         Self { root: root.cast(), format: PhantomData }
@@ -381,46 +382,42 @@ impl<F: Format> PageTable<F> {
         None
     }
 
-    /// Takes tables out with all they map, lowest first, until none but the root is left or there were as many as `left`, from which
-    /// they are counted down; they are added to `freed`. Answers whether there may be more: so that a large tree goes in pieces of
-    /// bounded work.
-    pub fn strip(&self, frames: &impl TableFrames, left: &mut usize, freed: &mut Freed) -> bool {
-        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, left, freed);
-        *left == 0
+    /// Takes tables out with all they map, lowest first, until none but the root is left or the piece of work is done; they are added to
+    /// `freed`. Answers whether there may be more: so that a large tree goes in pieces of bounded work.
+    pub fn strip(&self, frames: &impl TableFrames, work: &mut Work, freed: &mut Freed) -> bool {
+        self.strip_below(frames, &self.top()[..F::ROOT_SLOTS], F::LEVELS - 1, work, freed);
+        let more = work.is_done();
+        work.spend(Work::WALK);
+        more
     }
 
     /// Strips what hangs below the entries of that level in a table.
-    fn strip_below(&self, frames: &impl TableFrames, table: &[Entry], level: u32, left: &mut usize, freed: &mut Freed) {
+    fn strip_below(&self, frames: &impl TableFrames, table: &[Entry], level: u32, work: &mut Work, freed: &mut Freed) {
         for slot in table {
             let entry = slot.get();
             if !Self::is_present(entry) || Self::is_leaf(entry, level) {
                 continue;
             }
             if level > 1 {
-                self.strip_below(frames, self.below(frames, entry), level - 1, left, freed);
+                self.strip_below(frames, self.below(frames, entry), level - 1, work, freed);
             }
-            if *left == 0 {
+            if work.is_done() {
                 return;
             }
             slot.set(0);
             freed.push(frames.frame(entry & F::ADDRESS));
-            *left -= 1;
+            work.spend(Work::TABLE);
         }
     }
 
-    /// Removes everything and gives back all tables but the root.
+    /// Gives back all tables, the root included.
     ///
     /// # Safety
-    /// Nobody walks through the tree any more, and translations that came from it are flushed.
-    pub unsafe fn clear(&self, frames: &impl TableFrames) {
+    /// They came from these frames; nobody walks through the tree any more, now or later, and translations that came from it are flushed.
+    pub unsafe fn destroy(&self, frames: &impl TableFrames) {
         let mut freed = Freed::new();
-        for slot in self.top().iter().take(F::ROOT_SLOTS) {
-            let entry = slot.get();
-            if Self::is_present(entry) {
-                slot.set(0);
-                self.release(frames, entry, F::LEVELS - 1, &mut freed);
-            }
-        }
+        while self.strip(frames, &mut Work::piece(), &mut freed) {}
+        freed.push(self.root());
         // SAFETY: the caller vouches for it.
         unsafe { freed.give_back(frames) };
     }

@@ -277,7 +277,8 @@ extern "C" fn tick(sm: u64) -> ! {
 
 /// Who has a higher priority gets his time between the pieces.
 fn lets_run() -> Outcome {
-    let domain = large(3_000, true)?;
+    // Enough for some 200 pieces, of which a host that has others to serve may show few.
+    let domain = large(12_000, true)?;
     let sm = semaphore(0)?;
     COUNT.store(0, Ordering::Relaxed);
     let thread = spawn(tick, u64::from(sm), 100)?;

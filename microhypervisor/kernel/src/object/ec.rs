@@ -7,13 +7,13 @@
 
 use super::sc::Parked;
 use super::sm::Waiting;
-use super::space::Slots;
 use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
 use crate::journey::{self, Journey};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
+use cloister_mechanism::capability::Root;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::timeout::{Deadline, Timer};
 use core::cell::Cell;
@@ -148,7 +148,7 @@ const _: () = assert!(size_of::<Ec>() <= 576);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Roots {
     /// First level of its object space.
-    pub(crate) objects: NonNull<Slots>,
+    pub(crate) objects: Root<Header>,
     /// Physical address of the page-table root of its host space.
     pub(crate) host: u64,
 }
@@ -169,11 +169,7 @@ pub(crate) struct Parts {
 impl Ec {
     /// An EC of that domain; a global one runs when it gets a scheduling context, a local one when it is called.
     pub(crate) fn new(pd: &Pd, spaces: super::pd::Spaces, parts: Parts) -> Self {
-        let roots = Roots {
-            // A PD's object space is one, so the dangling pointer is never there.
-            objects: spaces.objects.object_root().unwrap_or(NonNull::dangling()),
-            host: spaces.host.root(),
-        };
+        let roots = Roots { objects: spaces.objects.object_root(), host: spaces.host.root() };
         let frame = Frame {
             vector: if parts.global { FRESH } else { crate::arch::SYSCALL },
             rip: parts.ip,

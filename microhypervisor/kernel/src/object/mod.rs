@@ -30,12 +30,15 @@ pub(crate) use sm::Sm;
 pub(crate) use space::Space;
 pub(crate) use vcpu::Vcpu;
 
+pub(crate) use cloister_mechanism::work::Work;
+
 use crate::arch::{cpu, timer};
 use crate::percore::{self, Core, core};
 use crate::remote::{self, KILL};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Exhausted;
+use cloister_mechanism::capability::Target;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::mail::Mail;
 use cloister_mechanism::refcount::{Fate, RefCount};
@@ -91,42 +94,6 @@ pub(crate) struct Graveyard {
     due: Cell<u64>,
     /// The last piece of work left some of them.
     behind: Cell<bool>,
-}
-
-/// What is left to do in one piece of the destruction of something large, in units of some 20 instructions: nobody's hypercall takes
-/// longer than a piece, however much it is that is destroyed.
-#[derive(Debug)]
-pub(crate) struct Work(usize);
-
-impl Work {
-    /// Looking at a place.
-    pub(crate) const LOOK: usize = 1;
-    /// Destroying an object, and giving its memory back.
-    pub(crate) const OBJECT: usize = 32;
-    /// Finding the first of a tree's tables.
-    pub(crate) const WALK: usize = 256;
-    /// Going through a table, and giving it back.
-    pub(crate) const TABLE: usize = 128;
-
-    /// A piece.
-    pub(crate) const fn piece() -> Self {
-        Self(2048)
-    }
-
-    /// Some of it was done.
-    pub(crate) const fn spend(&mut self, units: usize) {
-        self.0 = self.0.saturating_sub(units);
-    }
-
-    /// Whether the piece is done.
-    pub(crate) const fn is_done(&self) -> bool {
-        self.0 == 0
-    }
-
-    /// How many tables can be given back, at least one.
-    pub(crate) const fn tables(&self) -> usize {
-        self.0.saturating_sub(Self::WALK) / Self::TABLE + 1
-    }
 }
 
 /// How many dead objects wait at most.
@@ -249,6 +216,22 @@ impl Header {
             let core = core();
             core.graveyard.add(core, self);
         }
+    }
+}
+
+// SAFETY: objects are aligned to 64 bytes and start with their headers; `reap` gives memory back after a time of grace.
+unsafe impl Target for Header {
+    #[inline]
+    fn is_alive(&self) -> bool {
+        self.is_alive()
+    }
+    #[inline]
+    fn acquire(&self) {
+        self.acquire();
+    }
+    #[inline]
+    fn release(&self) {
+        self.release();
     }
 }
 

@@ -5,11 +5,10 @@
 //! it refer to each other; destruction cuts that.
 
 use super::{Header, Object, Owned, Ref, Space, Work, destroy};
-use crate::memory::{self, POOL};
+use crate::memory::POOL;
 use cloister_abi::cap::Kind;
 use cloister_mechanism::budget::Budget;
 use cloister_mechanism::list::List;
-use cloister_mechanism::radix::TableFrames;
 use cloister_mechanism::slab::Slab;
 use cloister_mechanism::{Exhausted, FRAME, Frames};
 use core::ptr::NonNull;
@@ -194,16 +193,6 @@ impl Frames for Pd {
         // SAFETY: the caller vouches for the frame.
         unsafe { POOL.give(frame) };
         self.budget.credit(FRAME as u64);
-    }
-}
-
-impl TableFrames for Pd {
-    fn physical(&self, frame: NonNull<u8>) -> u64 {
-        memory::physical(frame)
-    }
-
-    fn frame(&self, physical: u64) -> NonNull<u8> {
-        NonNull::new(memory::direct(physical)).unwrap_or(NonNull::dangling())
     }
 }
 

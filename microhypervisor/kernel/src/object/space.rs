@@ -1,57 +1,58 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Spaces: what capabilities, memory and ports are delegated from and to.
 //!
-//! An object space is a two-level table of capabilities, each one word: the object's address with the permissions in its low
-//! bits. Memory spaces are page tables. The port space of a component is a bitmap. The machine's own memory and ports are spaces
-//! too, of which only the root task has capabilities and which can only be taken from.
+//! An object space is a table of capabilities, memory spaces are page tables, the port space of a component is a bitmap; all of them are
+//! in `mechanism`, and here is what they mean to the kernel. The machine's own memory and ports are spaces too, of which only the root
+//! task has capabilities and which can only be taken from.
 //!
-//! The tables of a space are paid by the space's payer. Look-ups take no lock; changes take the space's.
+//! The tables of a space are paid by the space's payer. Look-ups of capabilities take no lock; page tables and bitmaps have one each.
 
-use super::{Header, Object, Pd, Work, status};
+use super::{Header, Object, Work, cast, status};
 use crate::arch::iommu;
 use crate::arch::paging::{self, Guest, Host};
-use crate::memory::physical;
-use crate::width::{index, low8};
+use crate::memory::{self, physical};
 use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
 use cloister_abi::status::Status;
-use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable};
-use cloister_mechanism::{FRAME, Frames};
+use cloister_mechanism::bitmap::Bitmap;
+use cloister_mechanism::capability::{self, Capability, Refused, Root, Table};
+use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable, TableFrames};
+use cloister_mechanism::{Exhausted, Frames};
+use core::ops::RangeInclusive;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use spin::Mutex;
 
-/// Capabilities or pointers in one frame.
-const SLOTS: usize = FRAME / 8;
-/// Selectors whose capabilities are in one frame.
-const PER_TABLE: Selector = 512;
-const _: () = assert!(PER_TABLE as usize == SLOTS);
-const PERMS: u64 = 0x1f;
-
-pub(crate) type Slots = [AtomicU64; SLOTS];
-
-/// Frames of a bitmap of ports.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bitmap([NonNull<u8>; 2]);
-// SAFETY: the frames are the space's, and are read and written byte by byte.
-unsafe impl Send for Bitmap {}
+const _: () = assert!(SELECTORS == capability::SELECTORS && Perms::ALL.bits() < 32);
 
 /// What a space is made of.
 #[derive(Debug)]
 pub(crate) enum Content {
     /// Capabilities.
-    Objects(NonNull<Slots>),
+    Objects(Table<Header>),
     /// Memory of a component.
     Host(PageTable<Host>),
     /// Memory of a guest.
     Guest(PageTable<Guest>),
     /// What devices reach.
     Dma(iommu::Tables),
-    /// Ports of a component: two frames of bits, 0 for allowed, made when the first port comes.
-    Ports(Mutex<Option<Bitmap>>),
+    /// Ports of a component.
+    Ports(Mutex<Bitmap>),
     /// All physical memory that is not the kernel's ([`crate::memory::is_own`]).
     MachineMemory,
     /// All ports that are not the kernel's.
     MachinePorts,
+}
+
+/// Does something with the page tables of a space, whatever their format; `None` if it has none.
+macro_rules! tables {
+    ($space:expr, $tables:ident => $what:expr) => {
+        match &$space.content {
+            Content::Host($tables) => Some($what),
+            Content::Guest($tables) => Some($what),
+            Content::Dma($tables) => Some($what),
+            _ => None,
+        }
+    };
 }
 
 /// A space.
@@ -59,10 +60,9 @@ pub(crate) enum Content {
 #[repr(C, align(64))]
 pub(crate) struct Space {
     header: Header,
+    /// Page tables are changed and looked at under it.
     lock: Mutex<()>,
     pub(crate) content: Content,
-    /// Capabilities: 0, or one more than the selector from which on they have yet to be dropped, when that has begun.
-    cursor: AtomicU32,
     /// Guest: counts how often translations were removed, so that each VCPU knows whether it has seen all.
     pub(crate) generation: AtomicU64,
 }
@@ -74,6 +74,30 @@ unsafe impl Object for Space {
 
 const _: () = assert!(size_of::<Space>() <= 128);
 
+/// On the account of its payer. Without one, in a creation that failed, it owns no frame.
+impl Frames for Space {
+    fn take(&self) -> Result<NonNull<u8>, Exhausted> {
+        self.header.payer().ok_or(Exhausted::Budget)?.take()
+    }
+
+    unsafe fn give(&self, frame: NonNull<u8>) {
+        if let Some(payer) = self.header.payer() {
+            // SAFETY: the caller vouches for the frame.
+            unsafe { payer.give(frame) };
+        }
+    }
+}
+
+impl TableFrames for Space {
+    fn physical(&self, frame: NonNull<u8>) -> u64 {
+        physical(frame)
+    }
+
+    fn frame(&self, physical: u64) -> NonNull<u8> {
+        memory::BootFrames.frame(physical)
+    }
+}
+
 fn map_status(why: MapError) -> Status {
     match why {
         MapError::Exhausted(why) => status(why),
@@ -82,26 +106,41 @@ fn map_status(why: MapError) -> Status {
     }
 }
 
+/// Why a capability was not put in, as a hypercall answers it.
+pub(crate) fn refused_status(why: Refused) -> Status {
+    match why {
+        Refused::Exhausted(why) => status(why),
+        Refused::Closed => Status::BadCapability,
+        Refused::Range => Status::BadParameter,
+    }
+}
+
+/// Lets the reference go of a capability for which there is no place.
+#[cold]
+fn no_place(header: &Header) -> Result<(), Status> {
+    header.release();
+    Err(Status::BadCapability)
+}
+
+/// The object of a capability, if it is of that type, alive, and these permissions are there.
+#[inline]
+pub(crate) fn object<'a, T: Object>(found: &Capability<'a, Header>, perms: Perms) -> Option<&'a T> {
+    let header = found.target();
+    let good = header.kind() == T::KIND as u8 && found.allows(perms.bits());
+    // SAFETY: the kind tells the type.
+    good.then(|| unsafe { cast::<T>(header) })
+}
+
 impl Space {
     /// A space of that content; its root frames are the space's from now on.
     pub(crate) const fn new(content: Content) -> Self {
-        Self {
-            header: Header::new(Kind::Space),
-            lock: Mutex::new(()),
-            content,
-            cursor: AtomicU32::new(0),
-            generation: AtomicU64::new(1),
-        }
+        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: AtomicU64::new(1) }
     }
 
     /// Physical address of the page-table root of a host or guest space.
     #[inline]
     pub(crate) fn root(&self) -> u64 {
-        match &self.content {
-            Content::Host(table) => physical(table.root()),
-            Content::Guest(table) => physical(table.root()),
-            _ => 0,
-        }
+        tables!(self, tables => physical(tables.root())).unwrap_or(0)
     }
 
     /// Whether it is one of the spaces that a PD has from its creation to its end, or the machine's.
@@ -109,74 +148,64 @@ impl Space {
         !matches!(self.content, Content::Guest(_) | Content::Dma(_))
     }
 
+    /// Destruction in one go, of what is left: capabilities may lead, through a portal and its EC, to the space itself, which would keep
+    /// all of that for ever; and devices reach nothing any more.
+    pub(crate) fn kill(&self) {
+        match &self.content {
+            Content::Objects(table) => while table.empty(&mut Work::piece()) {},
+            Content::Dma(tables) => iommu::remove_all(tables),
+            _ => {}
+        }
+    }
+
+    /// Does a piece of the work of emptying it: drops capabilities, or takes tables out with all that is in them. Answers whether there
+    /// may be more.
+    pub(crate) fn strip(&self, work: &mut Work) -> bool {
+        match &self.content {
+            // The frames stay, since threads of others may be looking.
+            Content::Objects(table) => return table.empty(work),
+            Content::Dma(tables) => iommu::remove_all(tables),
+            _ => {}
+        }
+        let guard = self.lock.lock();
+        let mut freed = Freed::new();
+        let more = tables!(self, tables => tables.strip(self, work, &mut freed));
+        drop(guard);
+        if more.is_some() {
+            self.forget_translations(freed, None);
+        }
+        more.unwrap_or(false)
+    }
+
     // ---- capabilities
 
-    /// First level of an object space.
-    pub(crate) fn object_root(&self) -> Option<NonNull<Slots>> {
+    fn objects(&self) -> Result<&Table<Header>, Status> {
         match &self.content {
-            Content::Objects(root) => Some(*root),
-            _ => None,
-        }
-    }
-
-    #[inline]
-    fn slot(&self, sel: Selector) -> Option<&AtomicU64> {
-        let Content::Objects(root) = &self.content else { return None };
-        if sel >= SELECTORS {
-            return None;
-        }
-        slot_in(*root, sel)
-    }
-
-    /// The object of that type at a selector, alive and with these permissions.
-    #[inline]
-    pub(crate) fn lookup<T: Object>(&self, sel: Selector, perms: Perms) -> Result<&T, Status> {
-        match &self.content {
-            Content::Objects(root) if sel < SELECTORS => lookup_in(*root, sel, perms).ok_or(Status::BadCapability),
+            Content::Objects(table) => Ok(table),
             _ => Err(Status::BadCapability),
         }
     }
 
-    /// The capability at a selector, whatever it is, if its object is alive.
-    pub(crate) fn capability(&self, sel: Selector) -> Option<(&Header, Perms)> {
-        let cap = self.slot(sel)?.load(Ordering::Acquire);
-        let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
-        // SAFETY: a capability holds a reference to its object.
-        let header = unsafe { header.as_ref() }?;
-        header.is_alive().then(|| (header, Perms::from_bits_truncate(low8(cap & PERMS))))
+    /// What look-ups need; of no table if it is no object space.
+    pub(crate) fn object_root(&self) -> Root<Header> {
+        self.objects().map_or(Root::dangling(), Table::root)
     }
 
-    /// Makes sure that selectors from `first` to `last`, which are in two tables at most, have places: all of them or none.
+    /// The object of that type at a selector, alive and with these permissions.
+    pub(crate) fn lookup<T: Object>(&self, selector: Selector, perms: Perms) -> Result<&T, Status> {
+        let found = self.objects()?.get(selector.into());
+        found.and_then(|found| object(&found, perms)).ok_or(Status::BadCapability)
+    }
+
+    /// The capability at a selector, whatever it is, if its object is alive.
+    pub(crate) fn capability(&self, selector: Selector) -> Option<(&Header, Perms)> {
+        let found = self.objects().ok()?.get(selector.into())?;
+        found.target().is_alive().then(|| (found.target(), Perms::from_bits_truncate(found.perms())))
+    }
+
+    /// Makes sure that selectors from `first` to `last`, which are in two frames at most, have places: all of them or none.
     pub(crate) fn prepare(&self, first: Selector, last: Selector) -> Result<(), Status> {
-        let Content::Objects(root) = &self.content else { return Err(Status::BadCapability) };
-        if last >= SELECTORS {
-            return Err(Status::BadParameter);
-        }
-        if self.slot(first).is_some() && self.slot(last).is_some() {
-            return Ok(());
-        }
-        let payer = self.header.payer().ok_or(Status::BadCapability)?;
-        let _guard = self.lock.lock();
-        // SAFETY: the root frame is the space's for its life.
-        let tables = unsafe { root.as_ref() };
-        let (low, high) = (first as usize / SLOTS, last as usize / SLOTS);
-        let make = |index: usize| {
-            let missing = tables[index].load(Ordering::Relaxed) == 0;
-            missing.then(|| payer.take_zeroed()).transpose().map_err(status)
-        };
-        let lower = make(low)?;
-        let upper = if high == low { Ok(None) } else { make(high) };
-        let upper = upper.inspect_err(|_| {
-            // SAFETY: taken above, and nobody knows it.
-            lower.into_iter().for_each(|frame| unsafe { payer.give(frame) });
-        })?;
-        // What has its place once keeps it, since look-ups take no lock: so this comes when nothing can fail any more.
-        for (index, frame) in [(low, lower), (high, upper)] {
-            if let Some(frame) = frame {
-                tables[index].store(frame.as_ptr().expose_provenance() as u64, Ordering::Release);
-            }
-        }
-        Ok(())
+        self.objects()?.prepare(self, first.into(), last.into()).map_err(refused_status)
     }
 
     /// Puts a capability at a selector, which takes over a reference that was acquired for it. What was there is dropped.
@@ -184,102 +213,23 @@ impl Space {
     /// # Errors
     /// There is no room, or the space is being destroyed; the reference is released.
     #[inline]
-    pub(crate) fn insert(&self, sel: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
-        let slot = match self.slot(sel) {
-            Some(slot) => slot,
-            None => self.make_slot(sel).inspect_err(|_| header.release())?,
-        };
-        let cap = core::ptr::from_ref(header).expose_provenance() as u64 | u64::from(perms.bits());
-        release(slot.swap(cap, Ordering::SeqCst));
-        // Looked at only now: either this sees that the space is being emptied, or who empties it sees the capability.
-        if self.cursor.load(Ordering::SeqCst) != 0 {
-            return Self::refuse(slot);
-        }
-        Ok(())
-    }
-
-    /// Takes out what came in too late.
-    #[cold]
-    fn refuse(slot: &AtomicU64) -> Result<(), Status> {
-        release(slot.swap(0, Ordering::AcqRel));
-        Err(Status::BadCapability)
-    }
-
-    #[cold]
-    fn make_slot(&self, sel: Selector) -> Result<&AtomicU64, Status> {
-        self.prepare(sel, sel)?;
-        self.slot(sel).ok_or(Status::BadParameter)
+    pub(crate) fn insert(&self, selector: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
+        let Content::Objects(table) = &self.content else { return no_place(header) };
+        table.insert(self, selector.into(), header, perms.bits()).map_err(refused_status)
     }
 
     /// Removes the capability at a selector.
-    pub(crate) fn remove(&self, sel: Selector) {
-        if let Some(slot) = self.slot(sel) {
-            release(slot.swap(0, Ordering::AcqRel));
+    pub(crate) fn remove(&self, selector: Selector) {
+        if let Ok(table) = self.objects() {
+            table.remove(selector.into());
         }
-    }
-
-    /// Drops all capabilities of an object space that is destroyed. They may lead, through a portal and its EC, to the space
-    /// itself, which would keep all of that for ever.
-    pub(crate) fn kill(&self) {
-        while self.drop_capabilities(&mut Work::piece()) {}
-        self.remove_devices();
-    }
-
-    /// Takes all devices out of a DMA space.
-    fn remove_devices(&self) {
-        if let Content::Dma(tables) = &self.content {
-            iommu::remove_all(tables);
-        }
-    }
-
-    /// Drops capabilities, from where the last piece ended. Answers whether there may be more.
-    fn drop_capabilities(&self, work: &mut Work) -> bool {
-        let Content::Objects(root) = &self.content else { return false };
-        // Nothing comes in from now on.
-        let mut next = self.cursor.fetch_max(1, Ordering::SeqCst).max(1) - 1;
-        while next < SELECTORS && !work.is_done() {
-            work.spend(Work::LOOK);
-            let Some(slot) = slot_in(*root, next) else {
-                next = next / PER_TABLE * PER_TABLE + PER_TABLE;
-                continue;
-            };
-            if slot.load(Ordering::SeqCst) != 0 {
-                work.spend(Work::OBJECT);
-                release(slot.swap(0, Ordering::AcqRel));
-            }
-            next += 1;
-        }
-        // Others may be at it too: all below has been seen by whoever is farthest.
-        self.cursor.fetch_max(next + 1, Ordering::SeqCst);
-        next < SELECTORS
-    }
-
-    /// The tables of an object space.
-    fn tables(&self) -> impl Iterator<Item = NonNull<Slots>> {
-        let root = match &self.content {
-            Content::Objects(root) => Some(*root),
-            _ => None,
-        };
-        root.into_iter().flat_map(|root| {
-            // SAFETY: the root frame is the space's for its life.
-            unsafe { root.as_ref() }.iter().filter_map(|entry| {
-                let address = index(entry.load(Ordering::Acquire));
-                NonNull::new(core::ptr::with_exposed_provenance_mut::<Slots>(address))
-            })
-        })
     }
 
     // ---- memory
 
     /// What is mapped at a page address, with what may be done there. The space's lock must be held.
     fn page(&self, address: u64) -> Option<Leaf> {
-        let payer = self.header.payer()?;
-        match &self.content {
-            Content::Host(table) => table.lookup(payer, address),
-            Content::Guest(table) => table.lookup(payer, address),
-            Content::Dma(tables) => tables.lookup(payer, address),
-            _ => None,
-        }
+        tables!(self, tables => tables.lookup(self, address)).flatten()
     }
 
     /// Maps a range: `page` gives physical address and attribute bits by offset.
@@ -305,13 +255,8 @@ impl Space {
     }
 
     fn map_locked(&self, virt: u64, order: u32, page: impl Fn(u64) -> Option<(u64, u64)>) -> Result<(), Status> {
-        let payer = self.header.payer().ok_or(Status::BadCapability)?;
-        match &self.content {
-            Content::Host(table) => table.map(payer, virt, order, page).map_err(map_status),
-            Content::Guest(table) => table.map(payer, virt, order, page).map_err(map_status),
-            Content::Dma(tables) => tables.map(payer, virt, order, page).map_err(map_status),
-            _ => Err(Status::BadCapability),
-        }
+        let mapped = tables!(self, tables => tables.map(self, virt, order, page));
+        mapped.ok_or(Status::BadCapability)?.map_err(map_status)
     }
 
     /// Unmaps a range.
@@ -321,55 +266,23 @@ impl Space {
 
     /// Unmaps a range, if what is mapped at its start is as it should be.
     fn unmap_if(&self, virt: u64, order: u32, wanted: impl Fn(Option<Leaf>) -> bool) -> Result<(), Status> {
-        let payer = self.header.payer().ok_or(Status::BadCapability)?;
         let guard = self.lock.lock();
         if !wanted(self.page(virt)) {
             return Ok(());
         }
         let mut freed = Freed::new();
-        let removed = match &self.content {
-            Content::Host(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
-            Content::Guest(table) => table.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
-            Content::Dma(tables) => tables.unmap(payer, virt, order, &mut freed).map_err(map_status)?,
-            _ => return Err(Status::BadCapability),
-        };
+        let removed = tables!(self, tables => tables.unmap(self, virt, order, &mut freed));
+        let removed = removed.ok_or(Status::BadCapability)?.map_err(map_status)?;
         drop(guard);
         if removed {
-            self.forget_translations(payer, freed, Some((virt, order)));
+            self.forget_translations(freed, Some((virt, order)));
         }
         Ok(())
     }
 
-    /// Does a piece of the work of emptying it: drops capabilities, or takes tables out with all that is in them. Answers whether there
-    /// may be more.
-    pub(crate) fn strip(&self, work: &mut Work) -> bool {
-        let Some(payer) = self.header.payer() else { return false };
-        if let Content::Objects(_) = &self.content {
-            // The tables stay, since threads of others may be looking.
-            return self.drop_capabilities(work);
-        }
-        let guard = self.lock.lock();
-        let mut freed = Freed::new();
-        let most = work.tables();
-        let mut left = most;
-        let more = match &self.content {
-            Content::Host(table) => table.strip(payer, &mut left, &mut freed),
-            Content::Guest(table) => table.strip(payer, &mut left, &mut freed),
-            Content::Dma(tables) => {
-                iommu::remove_all(tables);
-                tables.strip(payer, &mut left, &mut freed)
-            }
-            _ => return false,
-        };
-        drop(guard);
-        work.spend(Work::WALK + Work::TABLE * (most - left));
-        self.forget_translations(payer, freed, None);
-        more
-    }
-
     /// A range was unmapped, or everything: nobody uses it any more, nor the tables that went with it. No lock may be held, since this
     /// waits.
-    fn forget_translations(&self, payer: &Pd, mut freed: Freed, range: Option<(u64, u32)>) {
+    fn forget_translations(&self, mut freed: Freed, range: Option<(u64, u32)>) {
         if let Content::Dma(tables) = &self.content {
             tables.flush(range);
         } else {
@@ -378,7 +291,7 @@ impl Space {
             crate::remote::flush(|core| core.uses(root));
         }
         // SAFETY: they came from the payer; who looks into the space holds its lock, and processors and devices have forgotten it.
-        unsafe { freed.give_back(payer) };
+        unsafe { freed.give_back(self) };
     }
 
     /// Maps a frame of the kernel's that a component shares (UTCB, state page), readable and writable.
@@ -402,120 +315,38 @@ impl Space {
     /// Bitmap of the ports, if there is one.
     pub(crate) fn port_bitmap(&self) -> Option<[NonNull<u8>; 2]> {
         match &self.content {
-            Content::Ports(bitmap) => bitmap.lock().map(|Bitmap(frames)| frames),
+            Content::Ports(bitmap) => bitmap.lock().frames(),
             _ => None,
         }
     }
 
     /// The bitmap has changed, or goes: no core uses what it has loaded of it.
-    pub(crate) fn forget_ports(&self) {
+    fn forget_ports(&self) {
         crate::remote::flush(|core| core.uses_ports(self));
     }
 
-    /// Allows or forbids a port.
-    pub(crate) fn set_port(&self, port: u16, allowed: bool) -> Result<(), Status> {
+    /// Allows or forbids ports.
+    pub(crate) fn set_ports(&self, ports: RangeInclusive<u16>, allowed: bool) -> Result<(), Status> {
         let Content::Ports(bitmap) = &self.content else { return Err(Status::BadCapability) };
-        let payer = self.header.payer().ok_or(Status::BadCapability)?;
-        let mut bitmap = bitmap.lock();
-        let frames = match *bitmap {
-            Some(Bitmap(frames)) => frames,
-            None if !allowed => return Ok(()),
-            None => {
-                let low = payer.take().map_err(status)?;
-                // SAFETY: taken just now and not used.
-                let high = payer.take().inspect_err(|_| unsafe { payer.give(low) }).map_err(status)?;
-                for frame in [low, high] {
-                    // SAFETY: the frames are ours.
-                    unsafe { frame.write_bytes(0xff, FRAME) };
-                }
-                *bitmap = Some(Bitmap([low, high]));
-                [low, high]
-            }
-        };
-        let bit = 1u8 << (port % 8);
-        let offset = usize::from(port) / 8;
-        // SAFETY: the offset is below two frames.
-        let byte = unsafe { frames[offset / FRAME].add(offset % FRAME) };
-        // SAFETY: as above.
-        let old = unsafe { byte.read() };
-        // SAFETY: as above.
-        unsafe { byte.write(if allowed { old & !bit } else { old | bit }) };
+        bitmap.lock().set(self, ports, allowed).map_err(status)?;
+        self.forget_ports();
         Ok(())
-    }
-}
-
-#[inline]
-fn slot_in<'a>(root: NonNull<Slots>, sel: Selector) -> Option<&'a AtomicU64> {
-    // SAFETY: the root frame is the space's for its life.
-    let entry = unsafe { root.as_ref() }[sel as usize / SLOTS].load(Ordering::Acquire);
-    let table: *const Slots = core::ptr::with_exposed_provenance(index(entry));
-    // SAFETY: an entry is null or the address of a frame that belongs to the space for its life.
-    unsafe { table.as_ref() }.map(|slots| &slots[sel as usize % SLOTS])
-}
-
-/// The object of that type at a selector below [`SELECTORS`] of the object space with that root, alive and with these permissions.
-#[inline]
-pub(crate) fn lookup_in<'a, T: Object>(root: NonNull<Slots>, sel: Selector, perms: Perms) -> Option<&'a T> {
-    let cap = slot_in(root, sel)?.load(Ordering::Acquire);
-    let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
-    // SAFETY: a capability holds a reference to its object.
-    match unsafe { header.as_ref() } {
-        Some(header) if header.kind() == T::KIND as u8 && cap & u64::from(perms.bits()) == u64::from(perms.bits()) => {
-            // SAFETY: the kind tells the type.
-            Some(unsafe { super::cast::<T>(header) })
-        }
-        _ => None,
-    }
-}
-
-#[inline]
-fn release(cap: u64) {
-    let header: *const Header = core::ptr::with_exposed_provenance(index(cap & !PERMS));
-    // SAFETY: a capability holds a reference to its object.
-    if let Some(header) = unsafe { header.as_ref() } {
-        header.release();
     }
 }
 
 impl Drop for Space {
     fn drop(&mut self) {
-        let Some(payer) = self.header.payer() else { return };
+        self.kill();
         match &self.content {
-            Content::Objects(root) => {
-                self.kill();
-                for table in self.tables() {
-                    // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
-                    unsafe { payer.give(table.cast()) };
-                }
-                // SAFETY: as above.
-                unsafe { payer.give(root.cast()) };
-            }
-            Content::Host(table) => {
-                // SAFETY: the root is not active: whoever ran in this space is gone.
-                unsafe { table.clear(payer) };
-                // SAFETY: as above.
-                unsafe { payer.give(table.root()) };
-            }
-            Content::Guest(table) => {
-                // SAFETY: as above.
-                unsafe { table.clear(payer) };
-                // SAFETY: as above.
-                unsafe { payer.give(table.root()) };
-            }
-            Content::Dma(tables) => {
-                // SAFETY: its devices were taken out when it was destroyed.
-                unsafe { tables.clear(payer) };
-                // SAFETY: as above.
-                unsafe { payer.give(tables.root()) };
-            }
+            // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
+            Content::Objects(table) => unsafe { table.destroy(self) },
             Content::Ports(bitmap) => {
                 self.forget_ports();
-                for frame in bitmap.lock().iter().flat_map(|Bitmap(frames)| *frames) {
-                    // SAFETY: nobody refers to the frames any more.
-                    unsafe { payer.give(frame) };
-                }
+                // SAFETY: as above, and no core has it loaded.
+                unsafe { bitmap.lock().destroy(self) };
             }
-            Content::MachineMemory | Content::MachinePorts => {}
+            // SAFETY: as above; whoever ran in it is gone, and its devices were taken out.
+            _ => drop(tables!(self, tables => unsafe { tables.destroy(self) })),
         }
     }
 }

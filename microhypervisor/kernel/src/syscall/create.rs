@@ -18,6 +18,8 @@ use cloister_abi::hypercall::EcFlags;
 use cloister_abi::status::Status;
 use cloister_abi::{PAGE_SIZE, PRIORITIES, USER_END};
 use cloister_mechanism::Frames;
+use cloister_mechanism::bitmap::Bitmap;
+use cloister_mechanism::capability::Table;
 use cloister_mechanism::radix::PageTable;
 use core::ptr::NonNull;
 use spin::Mutex;
@@ -59,9 +61,10 @@ fn host_space(payer: &Pd) -> Result<Ref<Space>, Status> {
 /// The spaces of a new PD, paid by itself.
 pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
     let spaces = Spaces {
-        objects: new_space(pd, |root| Content::Objects(root.cast()))?,
+        // SAFETY: the frame is the space's from now on.
+        objects: new_space(pd, |root| Content::Objects(unsafe { Table::new(root) }))?,
         host: host_space(pd)?,
-        ports: Ref::create(pd, Space::new(Content::Ports(Mutex::new(None))))?,
+        ports: Ref::create(pd, Space::new(Content::Ports(Mutex::new(Bitmap::new()))))?,
     };
     pd.set_spaces(spaces.clone());
     Ok(spaces)

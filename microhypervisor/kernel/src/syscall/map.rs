@@ -7,13 +7,14 @@ use crate::arch::cpu::{self, feature};
 use crate::arch::iommu;
 use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
 use crate::memory::is_own;
-use crate::object::space::Content;
-use crate::object::{Ec, Space};
+use crate::object::space::{Content, refused_status};
+use crate::object::{Ec, Header, Space};
 use crate::width::low32;
-use cloister_abi::cap::{Access, Perms, SELECTORS, Selector};
+use cloister_abi::cap::{Access, Perms, SELECTORS};
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
 use cloister_abi::{PAGE_BITS, USER_END};
+use cloister_mechanism::capability::Table;
 
 /// Most units of capabilities or ports that one call handles, as log2.
 const SMALL_ORDER: u32 = 9;
@@ -27,7 +28,7 @@ pub(super) fn delegate(ec: &Ec, call: &abi::Delegate) -> Answer {
         return Err(Status::BadParameter);
     }
     match (&src.content, &dst.content) {
-        (Content::Objects(_), Content::Objects(_)) => capabilities(src, dst, call),
+        (Content::Objects(from), Content::Objects(to)) => capabilities(from, (to, dst), call),
         (Content::MachineMemory | Content::Host(_), Content::Host(_) | Content::Guest(_) | Content::Dma(_)) => {
             memory(src, dst, call)
         }
@@ -41,29 +42,27 @@ pub(super) fn delegate(ec: &Ec, call: &abi::Delegate) -> Answer {
     }
 }
 
-fn capabilities(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
+/// Delegates capabilities into a table whose frames are that space's.
+fn capabilities(src: &Table<Header>, (dst, frames): (&Table<Header>, &Space), call: &abi::Delegate) -> Answer {
     let rights = u8::try_from(call.rights).ok().and_then(Perms::from_bits).ok_or(Status::BadParameter)?;
-    let (from, to) = (selectors(call.src_base, call.order)?, selectors(call.dst_base, call.order)?);
-    for (from, to) in from.zip(to) {
-        let Some((header, perms)) = src.capability(from) else {
-            if call.order == 0 {
-                return Err(Status::BadCapability);
-            }
-            continue;
-        };
-        header.acquire();
-        dst.insert(to, header, perms & rights)?;
+    selectors(call.src_base, call.order)?;
+    for to in selectors(call.dst_base, call.order)? {
+        let from = call.src_base + (to - call.dst_base);
+        let done = src.delegate(from, dst, frames, to, rights.bits()).map_err(refused_status)?;
+        if !done && call.order == 0 {
+            return Err(Status::BadCapability);
+        }
     }
     Ok((0, 0))
 }
 
 /// The selectors of a range.
-fn selectors(base: u64, order: u32) -> Result<core::ops::Range<Selector>, Status> {
+fn selectors(base: u64, order: u32) -> Result<core::ops::Range<u64>, Status> {
     let count = 1u64 << order;
     if order > SMALL_ORDER || base >= u64::from(SELECTORS) || base + count > u64::from(SELECTORS) {
         return Err(Status::BadParameter);
     }
-    Ok(low32(base)..low32(base + count))
+    Ok(base..base + count)
 }
 
 fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
@@ -131,10 +130,7 @@ fn ports(space: &Space, base: u64, order: u32, allowed: bool) -> Answer {
     if allowed && range.clone().any(|port| port.wrapping_sub(own) < count) {
         return Err(Status::BadDevice);
     }
-    for port in range {
-        space.set_port(port, allowed)?;
-    }
-    space.forget_ports();
+    space.set_ports(range, allowed)?;
     Ok((0, 0))
 }
 
@@ -146,7 +142,7 @@ pub(super) fn revoke(ec: &Ec, call: &abi::Revoke) -> Answer {
     match &space.content {
         Content::Objects(_) => {
             for selector in selectors(call.base, call.order)? {
-                space.remove(selector);
+                space.remove(low32(selector));
             }
         }
         Content::Host(_) | Content::Guest(_) | Content::Dma(_) => space.unmap(bytes(call.base)?, call.order)?,

@@ -15,7 +15,7 @@ pub(crate) use create::spaces;
 use crate::arch::Frame;
 use crate::object::{Ec, Object, Sm};
 use crate::percore::Core;
-use crate::width::{index, low32};
+use crate::width::index;
 use crate::{ipc, sched, trace};
 use cloister_abi::arch::current::HYPERCALL_BASE;
 use cloister_abi::cap::{Perms, Selector};
@@ -209,10 +209,9 @@ fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, St
 /// The object at a selector in a register. If there is none, [`refuse`] says why.
 #[inline]
 pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Option<&T> {
-    if register >= u64::from(cloister_abi::cap::SELECTORS) {
-        return None;
-    }
-    crate::object::space::lookup_in(ec.roots.objects, low32(register), perms)
+    // SAFETY: the EC holds its object space, and what is found stays to the end of the handler.
+    let found = unsafe { ec.roots.objects.get(register) }?;
+    crate::object::space::object(&found, perms)
 }
 
 /// Answers a call whose first argument is a selector with which [`selected`] found nothing.

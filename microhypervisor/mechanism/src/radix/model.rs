@@ -7,6 +7,7 @@
 
 use super::tests::{Heap, Host};
 use super::{FRAME, Format, Freed, LEVEL_BITS, MapError, PageTable, TableFrames};
+use crate::work::Work;
 use crate::{Exhausted, Frames};
 use core::cell::RefCell;
 use core::ptr::NonNull;
@@ -244,8 +245,8 @@ impl World {
     fn strip(&mut self, most: usize) {
         loop {
             let used = self.frames.heap.used();
-            let more =
-                self.watched((0, 4096), &Pages::new(), |freed| self.table.strip(&self.frames, &mut { most }, freed));
+            let mut work = Work::of(most * Work::TABLE);
+            let more = self.watched((0, 4096), &Pages::new(), |freed| self.table.strip(&self.frames, &mut work, freed));
             assert!(used - self.frames.heap.used() <= most);
             if !more {
                 break;
@@ -312,7 +313,7 @@ proptest! {
             }
         }
         // SAFETY: nobody walks any more.
-        unsafe { world.table.clear(&world.frames) };
-        assert_eq!(world.frames.heap.used(), 1);
+        unsafe { world.table.destroy(&world.frames) };
+        assert_eq!(world.frames.heap.used(), 0);
     }
 }

@@ -6,6 +6,7 @@
 
 use cloister_iommu::{amd, intel};
 use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable, TableFrames};
+use cloister_mechanism::work::Work;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, Ordering::Relaxed, Ordering::SeqCst, fence};
 
@@ -50,7 +51,7 @@ impl Tables {
     /// Empty tables over a zeroed root frame.
     ///
     /// # Safety
-    /// The frame belongs to the tables until they were cleared and are gone.
+    /// The frame belongs to the tables until [`Tables::destroy`].
     pub(crate) const unsafe fn new(format: Format, root: NonNull<u8>) -> Self {
         let root = match format {
             // SAFETY: the caller vouches for the frame.
@@ -114,18 +115,18 @@ impl Tables {
         each!(self, table => table.unmap(frames, address, order, freed))
     }
 
-    /// Takes at most so many tables out with all that is in them; they must be flushed. Answers whether there may be more.
-    pub(crate) fn strip(&self, frames: &impl TableFrames, left: &mut usize, freed: &mut Freed) -> bool {
-        each!(self, table => table.strip(frames, left, freed))
+    /// Takes tables out with all that is in them, a piece of work of that; they must be flushed. Answers whether there may be more.
+    pub(crate) fn strip(&self, frames: &impl TableFrames, work: &mut Work, freed: &mut Freed) -> bool {
+        each!(self, table => table.strip(frames, work, freed))
     }
 
-    /// Removes everything but the root.
+    /// Gives all tables back, the root included.
     ///
     /// # Safety
-    /// No device is in the space.
-    pub(crate) unsafe fn clear(&self, frames: &impl TableFrames) {
+    /// No device is in the space, now or later.
+    pub(crate) unsafe fn destroy(&self, frames: &impl TableFrames) {
         // SAFETY: without a device there is no domain, and nothing is cached.
-        each!(self, table => unsafe { table.clear(frames) });
+        each!(self, table => unsafe { table.destroy(frames) });
     }
 
     /// Lets the units forget an aligned range of 2^order pages, or everything. No device reaches what was unmapped there when this returns.
