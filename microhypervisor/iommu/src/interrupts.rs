@@ -34,7 +34,7 @@ impl<B: Bus> Iommu<B> {
     /// What VT-d units are told of the table.
     pub(crate) fn interrupt_register(&self) -> u64 {
         let wide = if self.wide { intel::X2APIC } else { 0 };
-        self.tables + 257 * intel::TABLE | wide | u64::from(ALL_ORDER - 1)
+        (self.tables + 257 * intel::TABLE) | wide | u64::from(ALL_ORDER - 1)
     }
 
     /// Address of the table of a device's interrupts. With AMD-Vi it gets one with its first interrupt, for ever.
