@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! IOMMUs, as far as no register need be touched: AMD-Vi ([`amd`]) and Intel VT-d ([`intel`]).
+//! IOMMUs: AMD-Vi ([`amd`]) and Intel VT-d ([`intel`]), as one driver ([`Iommu`]).
 //!
-//! Each of the two has the formats of its tables in memory (device or context entries, page tables for DMA, interrupt remapping), of its
-//! command queue and of its faults, and a parser of the firmware's table that tells where the units are (IVRS, DMAR). What both have in common
-//! is here: who makes an access ([`Requester`]), and what is told of one that was blocked ([`Fault`], [`log`]).
+//! Both have a table by which a device's accesses are looked up, page tables, interrupt tables, a ring of commands by which units are told to forget what
+//! they have cached, and a record of what they refused. What differs is where a bit stands, so that the driver is written once, and the two modules are
+//! formats. Where the units are says the firmware ([`firmware`]).
+//!
+//! Registers and tables are reached by physical address through a [`Bus`], which in the kernel is the machine and on the host a model of units that keep to
+//! the manuals: so what is tested is what runs. What is told of an access that was blocked is a [`Fault`]; how much of it is told, [`log`].
 //!
 //! Rule: everything that comes from outside (firmware tables, event records that a device provokes) is read by total functions, which answer
 //! `None` or skip what makes no sense. Numbers of bits and offsets are those of the manuals: AMD I/O Virtualization Technology (IOMMU)
@@ -11,10 +14,29 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod amd;
+mod driver;
+pub mod firmware;
 pub mod intel;
+mod interrupts;
 pub mod log;
+#[cfg(test)]
+mod tests;
+mod unit;
 
 use core::fmt;
+
+pub use driver::{BLOCKED, Bus, Iommu, Setup, memory, register_pages};
+pub use firmware::Bytes;
+pub use interrupts::Taken;
+
+/// Who made the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// AMD-Vi.
+    Amd,
+    /// Intel VT-d.
+    Intel,
+}
 
 /// PCI function that makes an access: bus in bits 8–15, device in 3–7, function in 0–2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,23 +48,11 @@ impl Requester {
     pub const fn new(bus: u8, device: u8, function: u8) -> Self {
         Self((bus as u16) << 8 | (device as u16 & 31) << 3 | (function as u16 & 7))
     }
-
-    /// Its bus.
-    #[must_use]
-    pub const fn bus(self) -> u8 {
-        self.0.to_be_bytes()[0]
-    }
-
-    /// Device and function on its bus.
-    #[must_use]
-    pub const fn function(self) -> u8 {
-        self.0.to_be_bytes()[1]
-    }
 }
 
 impl fmt::Display for Requester {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:02x}:{:02x}.{}", self.bus(), self.function() >> 3, self.function() & 7)
+        write!(f, "{:02x}:{:02x}.{}", self.0 >> 8, self.0 >> 3 & 31, self.0 & 7)
     }
 }
 
@@ -58,17 +68,6 @@ pub enum Cause {
     Interrupt = 3,
     /// A table or command is not as the unit wants it: the kernel's fault, or a broken unit.
     Table = 4,
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Address => "nothing mapped there with that right",
-            Self::Device => "the device is in no DMA space",
-            Self::Interrupt => "an interrupt that is not its own",
-            Self::Table => "a table or command is malformed",
-        })
-    }
 }
 
 /// An access that was blocked.
@@ -87,93 +86,12 @@ pub struct Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let access = if self.write { "write to" } else { "read of" };
-        write!(f, "device {}: {access} {:#x} blocked: {}", self.device, self.address, self.cause)
-    }
-}
-
-/// A range of memory that firmware says a device needs as it is (IVMD, RMRR).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reserved {
-    /// First device.
-    pub first: Requester,
-    /// Last device.
-    pub last: Requester,
-    /// First byte.
-    pub base: u64,
-    /// First byte after it.
-    pub end: u64,
-    /// The device may read.
-    pub read: bool,
-    /// The device may write.
-    pub write: bool,
-}
-
-/// An I/O APIC, as a requester of interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IoApic {
-    /// Its identity in the MADT.
-    pub id: u8,
-    /// Who it is to the IOMMU.
-    pub device: Requester,
-}
-
-/// What firmware tells of IOMMUs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Item {
-    /// A unit: physical address of its registers, the PCI segment it serves, and its own PCI function and the offset of its capability
-    /// there (AMD-Vi).
-    Unit {
-        /// Registers.
-        base: u64,
-        /// PCI segment.
-        segment: u16,
-        /// Its own PCI function.
-        device: Requester,
-    },
-    /// An I/O APIC.
-    IoApic(IoApic),
-    /// Memory that devices need.
-    Reserved(Reserved),
-}
-
-/// Bytes of a table, from whatever memory.
-pub trait Bytes {
-    /// The byte at an offset; `None` beyond the end.
-    fn byte(&self, offset: u64) -> Option<u8>;
-
-    /// A little-endian number of up to eight bytes.
-    fn number(&self, offset: u64, bytes: u64) -> Option<u64> {
-        (0..bytes).rev().try_fold(0, |sum, index| Some(sum << 8 | u64::from(self.byte(offset.checked_add(index)?)?)))
-    }
-
-    /// A number of two bytes.
-    fn short(&self, offset: u64) -> Option<u16> {
-        Some(u16::from_le_bytes([self.byte(offset)?, self.byte(offset.checked_add(1)?)?]))
-    }
-}
-
-impl Bytes for [u8] {
-    fn byte(&self, offset: u64) -> Option<u8> {
-        self.get(usize::try_from(offset).ok()?).copied()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Bytes, Requester};
-
-    #[test]
-    fn requesters_are_shown_as_people_write_them() {
-        assert_eq!(Requester::new(0, 4, 0).to_string(), "00:04.0");
-        assert_eq!(Requester(0xff_ff).to_string(), "ff:1f.7");
-    }
-
-    #[test]
-    fn numbers_beyond_the_end_are_none() {
-        let bytes: &[u8] = &[1, 2, 3];
-        assert_eq!(bytes.number(0, 3), Some(0x03_0201));
-        assert_eq!(bytes.number(1, 3), None);
-        assert_eq!(bytes.number(u64::MAX, 2), None);
-        assert_eq!(bytes.short(1), Some(0x0302));
+        let cause = match self.cause {
+            Cause::Address => "nothing mapped there with that right",
+            Cause::Device => "the device is in no DMA space",
+            Cause::Interrupt => "an interrupt that is not its own",
+            Cause::Table => "a table or command is malformed",
+        };
+        write!(f, "device {}: {access} {:#x} blocked: {cause}", self.device, self.address)
     }
 }

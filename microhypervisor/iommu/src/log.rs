@@ -63,6 +63,11 @@ impl Log {
         Verdict { tell: tell.then_some(self.all), storm: self.recent >= STORM }
     }
 
+    /// Units lost some: at least one.
+    pub const fn lose(&mut self) {
+        self.lost = self.lost.saturating_add(1);
+    }
+
     /// Takes the oldest fault, with the number of those that were not kept since the last was taken.
     pub fn take(&mut self) -> Option<(Fault, u32)> {
         let fault = self.kept.get_mut(self.first)?.take()?;
@@ -106,6 +111,14 @@ mod tests {
             assert_eq!(log.take(), Some((fault(77), 0)));
             assert_eq!(log.take(), None);
         }
+    }
+
+    #[test]
+    fn what_units_lost_counts_as_not_kept() {
+        let mut log = Log::new();
+        log.lose();
+        log.add(fault(0), 0, SECOND);
+        assert_eq!(log.take(), Some((fault(0), 1)));
     }
 
     #[test]

@@ -22,8 +22,8 @@ impl Route {
     /// `BadCore`: the APIC cannot be reached by messages. With an IOMMU, `BadDevice`: not on the first PCI segment, `OutOfMemory`: its tables
     /// are full.
     pub(crate) fn take(device: u32, apic: u32, vector: u8) -> Result<(Self, (u64, u64)), Status> {
-        if let Some((entry, message)) = Entry::take(Source::Device(device), apic, vector, false)? {
-            return Ok((Self(Some(entry)), message));
+        if let Some((entry, taken)) = Entry::take(Source::Device(device), apic, vector, false)? {
+            return Ok((Self(Some(entry)), taken.message));
         }
         let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
         Ok((Self(None), (WINDOW | u64::from(apic) << 12, u64::from(vector))))
@@ -34,9 +34,8 @@ impl Route {
     /// # Errors
     /// As [`Route::take`].
     pub(crate) fn of_pin(io_apic: usize, apic: u32, vector: u8, level: bool) -> Result<(Self, (u32, u32)), Status> {
-        if let Some((entry, _)) = Entry::take(Source::IoApic(io_apic), apic, vector, level)? {
-            let words = entry.redirection(vector);
-            return Ok((Self(Some(entry)), words));
+        if let Some((entry, taken)) = Entry::take(Source::IoApic(io_apic), apic, vector, level)? {
+            return Ok((Self(Some(entry)), taken.redirection));
         }
         let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
         Ok((Self(None), (u32::from(apic) << 24, u32::from(vector))))

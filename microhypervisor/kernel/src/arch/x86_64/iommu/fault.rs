@@ -4,11 +4,12 @@
 //!
 //! Order of locks: state of the IOMMU, then faults, then semaphore.
 
-use super::{STATE, State, Units};
+use super::STATE;
 use crate::arch::{cpu, irq, timer};
+use crate::flood::Flood;
 use crate::object::{Object, Sm};
+use cloister_iommu::Fault;
 use cloister_iommu::log::Log;
-use cloister_iommu::{Fault, Requester};
 use core::ptr::NonNull;
 use spin::Mutex;
 
@@ -22,37 +23,42 @@ struct Faults {
 unsafe impl Send for Faults {}
 
 static FAULTS: Mutex<Faults> = Mutex::new(Faults { log: Log::new(), semaphore: None });
+static LOST: Flood = Flood::new();
 
 /// The units' interrupt.
 pub(crate) fn interrupt() {
     let mut state = STATE.lock();
     let mut faults = FAULTS.lock();
     let before = faults.log.all();
-    let mut noisy = None;
-    let mut each = |fault: Fault| {
-        let verdict = faults.log.add(fault, cpu::ticks(), timer::tsc_hz());
-        if let Some(number) = verdict.tell {
-            log::warn!("IOMMU: fault {number}: {fault}");
-        }
-        if verdict.storm {
-            noisy = Some(fault.device);
-        }
-    };
-    match &mut state.units {
-        Units::None => {}
-        Units::Amd(amd) => amd.faults(&mut each),
-        Units::Intel(intel) => intel.faults(&mut each),
-    }
-    if let Some(device) = noisy {
-        state.silence(device);
-    }
+    let lost = state.iommu.as_mut().is_some_and(|iommu| iommu.faults(|fault| faults.tell(fault)));
     drop(state);
+    if lost {
+        faults.log.lose();
+        LOST.tell(|count| {
+            log::warn!("IOMMU: faults came faster than the unit could record them, so that some are lost ({count})")
+        });
+    }
     // SAFETY: a semaphore that goes is forgotten first, which takes the lock.
     if let Some(semaphore) = faults.semaphore.filter(|_| faults.log.all() != before).map(|it| unsafe { it.as_ref() }) {
         semaphore.up();
     }
     drop(faults);
     irq::end();
+}
+
+impl Faults {
+    /// Tells of a fault, with measure. Answers whether its device is to be silenced.
+    fn tell(&mut self, fault: Fault) -> bool {
+        let verdict = self.log.add(fault, cpu::ticks(), timer::tsc_hz());
+        if let Some(number) = verdict.tell {
+            log::warn!("IOMMU: fault {number}: {fault}");
+        }
+        if verdict.storm {
+            let device = fault.device;
+            log::warn!("IOMMU: too many faults; those of device {device} are not told any more until it is assigned");
+        }
+        verdict.storm
+    }
 }
 
 /// Counts a semaphore up at each fault from now on, in place of the one before.
@@ -75,18 +81,4 @@ pub(crate) fn forget(semaphore: &Sm) {
 /// Takes the oldest fault, with the number of those that were not kept since the last was taken.
 pub(crate) fn take() -> Option<(Fault, u32)> {
     FAULTS.lock().log.take()
-}
-
-impl State {
-    /// A device faults without end: its faults are told no more.
-    fn silence(&mut self, device: Requester) {
-        log::warn!("IOMMU: too many faults; those of device {device} are not told any more until it is assigned");
-        let own = self.devices.iter().flatten().find(|(it, _)| *it == device).map(|(_, domain)| *domain);
-        let domain = own.unwrap_or_else(|| self.home(device).1);
-        match &mut self.units {
-            Units::None => {}
-            Units::Amd(amd) => amd.silence(device, domain),
-            Units::Intel(intel) => intel.silence(device, domain),
-        }
-    }
 }

@@ -4,7 +4,7 @@
 //! Tables that fall out ([`Freed`]) may be known to the units until [`Tables::flush`] has returned. The word that links them has its low bits 0, which
 //! is an entry that is not present in all formats.
 
-use cloister_iommu::{amd, intel};
+use cloister_iommu::{BLOCKED, amd, intel};
 use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable, TableFrames};
 use cloister_mechanism::work::Work;
 use core::ptr::NonNull;
@@ -24,9 +24,9 @@ pub(crate) enum Format {
 /// The tables.
 #[derive(Debug)]
 enum Root {
-    Amd(PageTable<amd::paging::Paging>),
-    Intel3(PageTable<intel::paging::Paging<3>>),
-    Intel4(PageTable<intel::paging::Paging<4>>),
+    Amd(PageTable<amd::Paging>),
+    Intel3(PageTable<intel::Paging<3>>),
+    Intel4(PageTable<intel::Paging<4>>),
 }
 
 macro_rules! each {
@@ -61,7 +61,7 @@ impl Tables {
             // SAFETY: as above.
             Format::Intel4 => Root::Intel4(unsafe { PageTable::new(root) }),
         };
-        Self { root, domain: AtomicU16::new(0) }
+        Self { root, domain: AtomicU16::new(BLOCKED) }
     }
 
     /// The root frame.
@@ -77,8 +77,8 @@ impl Tables {
     /// Attribute bits of a page; `None` for one that could not be used.
     pub(crate) fn attributes(&self, read: bool, write: bool) -> Option<u64> {
         let bits = match self.root {
-            Root::Amd(_) => amd::paging::attributes(read, write),
-            _ => intel::paging::attributes(read, write),
+            Root::Amd(_) => amd::attributes(read, write),
+            _ => intel::attributes(read, write),
         };
         (read || write).then_some(bits)
     }
@@ -95,7 +95,7 @@ impl Tables {
         page: impl Fn(u64) -> Option<(u64, u64)>,
     ) -> Result<(), MapError> {
         each!(self, table => table.map(frames, address, order, page))?;
-        if super::flush_mapped() {
+        if super::FLUSH_MAPPED.load(Relaxed) {
             self.flush(Some((address, order)));
         }
         Ok(())
@@ -133,6 +133,11 @@ impl Tables {
     pub(crate) fn flush(&self, range: Option<(u64, u32)>) {
         // What was written to the tables is seen by whoever puts a device here after this looks.
         fence(SeqCst);
-        super::flush(self.domain.load(Relaxed), range);
+        let domain = self.domain.load(Relaxed);
+        if domain != BLOCKED
+            && let Some(iommu) = &mut super::STATE.lock().iommu
+        {
+            iommu.flush(domain, range);
+        }
     }
 }
