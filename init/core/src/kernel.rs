@@ -27,9 +27,9 @@ fn invoke<C: Call>(call: &C) -> Answer<(u64, u64)> {
     }
 }
 
-/// Creates a PD with its object, host and port space at `sel` to `sel + 3`.
-pub(crate) fn create_pd(sel: Selector, budget: u64) -> Answer<()> {
-    invoke(&CreatePd { sel, pd: ROOT_PD, budget }).map(|_| ())
+/// Creates a PD with its object, host and port space at `sel` to `sel + 3`, whose threads have the lowest so many priorities.
+pub(crate) fn create_pd(sel: Selector, budget: u64, priorities: u32) -> Answer<()> {
+    invoke(&CreatePd { sel, pd: ROOT_PD, budget, priorities }).map(|_| ())
 }
 
 /// Creates a guest space.

@@ -5,6 +5,7 @@ use crate::firmware;
 use crate::kernel;
 use crate::memory;
 use crate::objects::{Caching, Content, Dataspace, Entry, Owner, Purse, Space, Thing};
+use crate::services::cpu::PRIORITIES;
 use crate::{ENTRYPOINT, label};
 use alloc::vec::Vec;
 use cloister_abi::cap::{Perms, Selector};
@@ -201,7 +202,7 @@ impl Core {
         loop {
             let amount = Resources { ram: budget, caps: 0 };
             let made = self.accounts.withdraw(purse.account, amount).and_then(|()| {
-                kernel::create_pd(selector, budget).map_err(|status| {
+                kernel::create_pd(selector, budget, PRIORITIES).map_err(|status| {
                     self.accounts.deposit(purse.account, amount);
                     Error::Kernel(status)
                 })

@@ -128,8 +128,10 @@ pub struct CreatePd {
     pub pd: Selector,
     /// Kernel memory for the new PD, bytes.
     pub budget: u64,
+    /// How many priorities, from the lowest on, the new PD has: at most as many as the one that pays; 0 for as many.
+    pub priorities: u32,
 }
-call!(CreatePd = 3; sel, pd, budget);
+call!(CreatePd = 3; sel, pd, budget, priorities);
 
 /// Creates a guest-memory, DMA or MSR space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +173,7 @@ pub struct CreateSc {
     pub pd: Selector,
     /// Global EC without SC (`EC_SCHED`).
     pub ec: Selector,
-    /// Below [`crate::PRIORITIES`].
+    /// One of those that both PDs have, the one that pays and the EC's; below [`crate::PRIORITIES`].
     pub priority: u32,
     /// Time slice in microseconds, at least 1.
     pub quantum: u64,

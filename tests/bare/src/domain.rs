@@ -37,7 +37,7 @@ impl Domain {
     /// As `CreatePd`.
     pub fn empty(budget: u64) -> Result<Self, Status> {
         let pd = selectors(4);
-        call(&CreatePd { sel: pd, pd: ROOT_PD, budget })?;
+        call(&CreatePd { sel: pd, pd: ROOT_PD, budget, priorities: 0 })?;
         Ok(Self { pd, objects: pd + 1, host: pd + 2, ports: pd + 3 })
     }
 

@@ -21,7 +21,7 @@ const BUDGET: u64 = 0x1_0000;
 
 fn domains() -> Result<(), Status> {
     let pd = selectors(4);
-    let create = CreatePd { sel: pd, pd: ROOT_PD, budget: BUDGET };
+    let create = CreatePd { sel: pd, pd: ROOT_PD, budget: BUDGET, priorities: 0 };
     call(&create)?;
     let again = || {
         destroy(pd);

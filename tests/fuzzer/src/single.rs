@@ -205,7 +205,10 @@ fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
             ([portal, header(hostile), random.of([0, 1, 1]), 0, 0, 0], None)
         }
         abi::IpcReply::NUMBER => ([header(hostile), 0, 0, 0, 0, 0], None),
-        abi::CreatePd::NUMBER => ([fresh(hostile) & !3, payer(hostile), random.below(24) << 12, 0, 0, 0], None),
+        abi::CreatePd::NUMBER => {
+            let priorities = if random.once_in(3) { random.below(130) } else { 0 };
+            ([fresh(hostile) & !3, payer(hostile), random.below(24) << 12, priorities, 0, 0], None)
+        }
         abi::CreateSpace::NUMBER => ([fresh(hostile), payer(hostile), 2, 0, 0, 0], Some(Thing::Guest)),
         abi::CreateEc::NUMBER => ec(hostile),
         abi::CreateSc::NUMBER => {
@@ -317,8 +320,7 @@ fn revoke(hostile: Hostile) -> Args {
     [space, base, order, 0, 0, 0]
 }
 
-/// Keeps the component from ending its own life too soon, and from taking all time there is: whoever may make contexts may give
-/// them any priority, so that is not what is tested here.
+/// Keeps the component from ending its own life too soon, and from making threads that never get time.
 pub(crate) fn tame(hostile: Hostile, number: u64, args: &mut Args) {
     let random = hostile.random;
     let own = |base: u64, order: u64| {
@@ -327,7 +329,7 @@ pub(crate) fn tame(hostile: Hostile, number: u64, args: &mut Args) {
         stacks || base < LARGE / PAGE && end > RECORD / PAGE
     };
     match number {
-        abi::CreateSc::NUMBER if args[3] < 128 => args[3] = 20 + args[3] % 80,
+        abi::CreateSc::NUMBER if args[3] < 20 => args[3] += 20,
         // A guest that writes to the stacks of these threads is no test of the kernel.
         abi::Delegate::NUMBER if own(args[2], args[4]) => args[5] &= !2,
         abi::Revoke::NUMBER if args[1] < LARGE / PAGE && !random.once_in(1000) => {

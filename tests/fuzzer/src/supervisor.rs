@@ -40,6 +40,8 @@ const VAIN: u32 = 9;
 const LOOKS: u64 = 4000;
 /// Priority of the component's first threads: some of the others are above, some below.
 const PRIORITY: u32 = 60;
+/// Priorities of the component: all above are for those who watch.
+const BAND: u32 = 100;
 /// Microseconds in which memory must be back.
 const RETURN: u64 = 3_000_000;
 
@@ -200,7 +202,7 @@ impl Supervisor {
         let base = self.base;
         // Poor ones and rich ones.
         let budget = [0x8_0000, 0x10_0000, 0x20_0000, 0x40_0000][mix(seed) as usize % 4];
-        call(&CreatePd { sel: base, pd: ROOT_PD, budget })?;
+        call(&CreatePd { sel: base, pd: ROOT_PD, budget, priorities: BAND })?;
         let domain = Domain { pd: base, objects: base + 1, host: base + 2, ports: base + 3 };
         domain.share_code()?;
         for (place, physical, order) in self.memory {

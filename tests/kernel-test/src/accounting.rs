@@ -90,7 +90,7 @@ fn thread() -> Outcome {
 
 fn domain() -> Outcome {
     balanced(|domain, sel| {
-        call(&CreatePd { sel, pd: domain.pd, budget: 0x2_0000 })?;
+        call(&CreatePd { sel, pd: domain.pd, budget: 0x2_0000, priorities: 0 })?;
         call(&CreateSm { sel: sel + 4, pd: sel, count: 0, target: NONE, bit: 0 })?;
         destroy(sel);
         call(&Drop { base: sel, count: 5 }).map(drop)
@@ -153,7 +153,7 @@ fn failed() -> Outcome {
         for (kind, result) in [
             local_ec(&domain, sel, EcFlags::FPU),
             call(&CreateSpace { sel, pd: domain.pd, kind: SpaceKind::Guest as u64 }).map(drop),
-            call(&CreatePd { sel, pd: domain.pd, budget: 0x8000 }).map(drop),
+            call(&CreatePd { sel, pd: domain.pd, budget: 0x8000, priorities: 0 }).map(drop),
             call(&CreateSm { sel, pd: domain.pd, count: 0, target: NONE, bit: 0 }).map(drop),
         ]
         .into_iter()
@@ -181,7 +181,7 @@ fn failed() -> Outcome {
 fn hundred() -> Outcome {
     let base = selectors(12);
     let life = || -> Result<(), Status> {
-        call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x10_0000 })?;
+        call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x10_0000, priorities: 0 })?;
         let domain = Domain { pd: base, objects: base + 1, host: base + 2, ports: base + 3 };
         local_ec(&domain, base + 4, EcFlags::GLOBAL | EcFlags::FPU)?;
         call(&CreateSm { sel: base + 5, pd: domain.pd, count: 0, target: NONE, bit: 0 })?;
@@ -202,7 +202,7 @@ fn pool() -> Outcome {
     let memory = || call(&MachineControl { machine: MACHINE, operation: MachineOp::Memory as u64, value: 0 });
     let base = selectors(4);
     let life = || -> Result<(), Status> {
-        call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x10_0000 })?;
+        call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x10_0000, priorities: 0 })?;
         destroy(base);
         call(&Drop { base, count: 4 }).map(drop)
     };

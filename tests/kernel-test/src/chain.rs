@@ -117,7 +117,7 @@ impl Chain {
             let pd = self.of(index);
             let (domain, stack) =
                 (Domain { pd, objects: pd + 1, host: pd + 2, ports: pd + 3 }, stacks + u64::from(index) * PAGE);
-            call(&CreatePd { sel: pd, pd: ROOT_PD, budget: 0x8_0000 })?;
+            call(&CreatePd { sel: pd, pd: ROOT_PD, budget: 0x8_0000, priorities: 0 })?;
             domain.share_image()?;
             domain.share(stack, PAGE, Access::READ | Access::WRITE)?;
             let flags = CreateEc::pack(EcFlags::empty(), 0, NONE);

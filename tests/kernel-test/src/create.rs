@@ -35,14 +35,14 @@ fn pd_without(perms: Perms) -> Result<Selector, Status> {
 /// Something that may be created with all permissions of a PD but `needed`, and is not.
 fn pd() -> Outcome {
     let sel = cloister_bare::kernel::selectors(4);
-    refused!(BadCapability, CreatePd { sel, pd: EMPTY, budget: 0x10000 });
-    refused!(BadCapability, CreatePd { sel, pd: ROOT_EC, budget: 0x10000 });
-    refused!(BadCapability, CreatePd { sel, pd: pd_without(Perms::PD_CHILDREN)?, budget: 0x10000 });
-    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: u64::MAX });
-    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: 1 << 62 });
-    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: 0 });
-    refused!(BadParameter, CreatePd { sel: u32::MAX - 2, pd: ROOT_PD, budget: 0x10000 });
-    refused!(BadParameter, CreatePd { sel: SELECTORS - 3, pd: ROOT_PD, budget: 0x10000 });
+    refused!(BadCapability, CreatePd { sel, pd: EMPTY, budget: 0x10000, priorities: 0 });
+    refused!(BadCapability, CreatePd { sel, pd: ROOT_EC, budget: 0x10000, priorities: 0 });
+    refused!(BadCapability, CreatePd { sel, pd: pd_without(Perms::PD_CHILDREN)?, budget: 0x10000, priorities: 0 });
+    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: u64::MAX, priorities: 0 });
+    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: 1 << 62, priorities: 0 });
+    refused!(OutOfBudget, CreatePd { sel, pd: ROOT_PD, budget: 0, priorities: 0 });
+    refused!(BadParameter, CreatePd { sel: u32::MAX - 2, pd: ROOT_PD, budget: 0x10000, priorities: 0 });
+    refused!(BadParameter, CreatePd { sel: SELECTORS - 3, pd: ROOT_PD, budget: 0x10000, priorities: 0 });
     Ok(())
 }
 

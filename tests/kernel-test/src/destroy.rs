@@ -167,10 +167,10 @@ fn nested() -> Outcome {
     let (limit, used) = call(&PdInfo { pd: ROOT_PD })?;
     let outer = Domain::empty(0x10_0000)?;
     let inner = selectors(4);
-    call(&CreatePd { sel: inner, pd: outer.pd, budget: 0x4_0000 })?;
+    call(&CreatePd { sel: inner, pd: outer.pd, budget: 0x4_0000, priorities: 0 })?;
     let innermost = selectors(4);
-    call(&CreatePd { sel: innermost, pd: inner, budget: 0x2_0000 })?;
-    refused!(OutOfBudget, CreatePd { sel: selectors(4), pd: innermost, budget: 0x10_0000 });
+    call(&CreatePd { sel: innermost, pd: inner, budget: 0x2_0000, priorities: 0 })?;
+    refused!(OutOfBudget, CreatePd { sel: selectors(4), pd: innermost, budget: 0x10_0000, priorities: 0 });
     destroy(outer.pd);
     for pd in [outer.pd, inner, innermost] {
         refused!(BadCapability, PdInfo { pd });

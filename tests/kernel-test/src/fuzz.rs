@@ -98,7 +98,7 @@ fn run(_: u64, _: Header) -> Header {
 
 /// A component with things of its own at its first selectors.
 fn component(base: u32) -> Result<Domain, Status> {
-    call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x20_0000 })?;
+    call(&CreatePd { sel: base, pd: ROOT_PD, budget: 0x20_0000, priorities: 0 })?;
     let domain = Domain { pd: base, objects: base + 1, host: base + 2, ports: base + 3 };
     domain.share_image()?;
     let server = domain.server(run)?;

@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "the program start, and tests that touch memory they should not")]
 
 mod accounting;
+mod bands;
 mod basics;
 mod chain;
 mod cores;
@@ -64,6 +65,7 @@ static SUITES: &[&[Test]] = &[
     &fpu::TESTS,
     &races::TESTS,
     &scheduling::TESTS,
+    &bands::TESTS,
     &destroy::TESTS,
     &accounting::TESTS,
     &rollback::TESTS,

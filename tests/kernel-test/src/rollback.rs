@@ -161,7 +161,7 @@ fn fill(domain: &Domain) -> Result<(), Status> {
 }
 
 fn pd() -> Outcome {
-    squeezed(2, 1, &|pd, sel| call(&CreatePd { sel, pd, budget: 4 * PAGE }).map(drop))
+    squeezed(2, 1, &|pd, sel| call(&CreatePd { sel, pd, budget: 4 * PAGE, priorities: 0 }).map(drop))
 }
 
 /// The new PD's own budget is what is too small.
@@ -170,7 +170,7 @@ fn pd_budget() -> Outcome {
     let mut refused = 0;
     for pages in 0..MOST {
         let before = state(ROOT_PD, sel)?;
-        match call(&CreatePd { sel, pd: ROOT_PD, budget: pages * PAGE }) {
+        match call(&CreatePd { sel, pd: ROOT_PD, budget: pages * PAGE, priorities: 0 }) {
             Ok(_) => break,
             Err(status) => {
                 equal!(status, Status::OutOfBudget);

@@ -17,6 +17,8 @@ use cloister_session::{Cpu, CpuInfo, Fault, Object, Resources, Thread, ThreadFla
 
 /// Priority of components that are not told otherwise. Core itself runs above, idle things below.
 const PRIORITY: u32 = 64;
+/// How many priorities components' PDs have: whoever could make threads of a component's, they would not be above this.
+pub(crate) const PRIORITIES: u32 = PRIORITY + 1;
 /// Longest name of a thread, bytes.
 const NAME: usize = 64;
 /// Time slice, microseconds.

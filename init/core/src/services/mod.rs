@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The services: each file implements one or two session interfaces on [`Call`].
 
-mod cpu;
+pub(crate) mod cpu;
 mod devices;
 mod memory;
 mod parent;

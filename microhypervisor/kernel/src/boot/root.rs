@@ -34,7 +34,7 @@ pub(super) fn start(info: &BootInfo, task: &RootTask, features: u64) -> Result<(
     memory::book(Own::Other);
     let budget = POOL.available() * FRAME as u64;
     // SAFETY: a fresh frame, kept for ever.
-    unsafe { place.write(Pd::new(budget)) };
+    unsafe { place.write(Pd::new(budget, u32::from(HIGHEST) + 1)) };
     // SAFETY: just written; never dropped.
     let pd = unsafe { place.as_ref() };
     make(pd, info, task, features).map_err(|why| match why {

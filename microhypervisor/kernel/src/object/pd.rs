@@ -38,6 +38,9 @@ pub(crate) struct Pd {
     spaces: Mutex<Option<Spaces>>,
     /// Its destruction has begun: nothing new is made on its account.
     closed: AtomicBool,
+    /// How many priorities, from the lowest on, the SCs of its ECs and those that it pays for may have. At most as many as its payer
+    /// has, so nobody has one that was not given to him from above.
+    pub(crate) priorities: u32,
 }
 
 // SAFETY: `repr(C)`, header first.
@@ -49,7 +52,7 @@ const _: () = assert!(size_of::<Pd>() <= SLABS[2]);
 
 impl Pd {
     /// A PD without spaces, whose budget was taken from somebody.
-    pub(crate) const fn new(budget: u64) -> Self {
+    pub(crate) const fn new(budget: u64, priorities: u32) -> Self {
         Self {
             header: Header::new(Kind::Pd),
             budget: Budget::new(budget),
@@ -58,6 +61,7 @@ impl Pd {
             owned: List::new(),
             spaces: Mutex::new(None),
             closed: AtomicBool::new(false),
+            priorities,
         }
     }
 

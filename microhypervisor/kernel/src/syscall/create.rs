@@ -11,12 +11,13 @@ use crate::object::pd::Spaces;
 use crate::object::space::Content;
 use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
 use crate::percore::{self, Core};
+use crate::width::low8;
 use crate::{arch::paging, remote, sched};
 use cloister_abi::cap::{NONE, Perms, Selector, SpaceKind};
 use cloister_abi::hypercall as abi;
 use cloister_abi::hypercall::EcFlags;
 use cloister_abi::status::Status;
-use cloister_abi::{PAGE_SIZE, PRIORITIES, USER_END};
+use cloister_abi::{PAGE_SIZE, USER_END};
 use cloister_mechanism::Frames;
 use cloister_mechanism::bitmap::Bitmap;
 use cloister_mechanism::capability::Table;
@@ -73,8 +74,12 @@ pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
 pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CHILDREN)?;
     let last = call.sel.checked_add(3).ok_or(Status::BadParameter)?;
+    let priorities = if call.priorities == 0 { payer.priorities } else { call.priorities };
+    if priorities > payer.priorities {
+        return Err(Status::BadParameter);
+    }
     payer.budget().shrink(call.budget).map_err(status)?;
-    let child = match Ref::create(payer, Pd::new(call.budget)) {
+    let child = match Ref::create(payer, Pd::new(call.budget, priorities)) {
         Ok(child) => child,
         Err(why) => {
             payer.budget().grow(call.budget);
@@ -186,10 +191,14 @@ fn assemble(
 pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
     let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
-    let priority = u8::try_from(call.priority).ok().filter(|priority| usize::from(*priority) < PRIORITIES);
-    let priority = priority.filter(|_| call.quantum != 0 && target.global).ok_or(Status::BadParameter)?;
+    // Who pays must have the priority, so that nobody makes others urgent; and the EC's PD, so that nobody can be tricked into making
+    // it more urgent than who created it wants.
+    let limit = payer.priorities.min(target.pd.priorities);
+    if call.priority >= limit || call.quantum == 0 || !target.global {
+        return Err(Status::BadParameter);
+    }
     let quantum = timer::from_micros(call.quantum).max(1);
-    let sc = Ref::create(payer, Sc::new(Ref::of(target), priority, quantum))?;
+    let sc = Ref::create(payer, Sc::new(Ref::of(target), low8(call.priority.into()), quantum))?;
     if !target.bind(&sc) {
         crate::object::destroy(sc.header());
         return Err(Status::Busy);

@@ -173,10 +173,20 @@ fn finish(core: &Core, ec: &Ec, frame: &mut Frame, answer: Answer) {
 /// Answers an error. What failed for want of memory, or of a place that a dead object still has, is tried once more when the dead are gone.
 #[cold]
 fn fail(core: &Core, ec: &Ec, frame: &mut Frame, status: Status) {
-    let wants = matches!(status, Status::OutOfBudget | Status::OutOfMemory | Status::PeerOutOfBudget | Status::Busy);
+    let wants = match status {
+        Status::OutOfBudget | Status::OutOfMemory | Status::PeerOutOfBudget => true,
+        // The message page of an EC, or the state page of a VCPU, is mapped until its memory is given back.
+        Status::Busy => maps(frame.rax.wrapping_sub(HYPERCALL_BASE)),
+        _ => false,
+    };
     if !wants || !sched::reap_and_retry(core, ec) {
         frame.rax = status as u64;
     }
+}
+
+/// Whether a call maps something at an address that it is given.
+const fn maps(number: u64) -> bool {
+    matches!(number, abi::CreateEc::NUMBER | abi::CreateVcpu::NUMBER | abi::Delegate::NUMBER)
 }
 
 /// Arguments as the registers have them.
