@@ -55,9 +55,7 @@ pub(crate) fn again(core: &Core, ec: &Ec) {
 
 /// Stops an EC for good; who waits for it is told.
 fn stop(ec: &Ec) {
-    ec.state.set(State::Stopped);
-    ec.dismiss_helpers();
-    ec.abort_caller(cloister_abi::status::Status::Aborted);
+    ec.stop();
     sched::block();
 }
 

@@ -76,6 +76,8 @@ pub(crate) struct Core {
     pub(crate) idle: AtomicU64,
     /// Tick for which the alarm is armed.
     pub(crate) armed: Cell<u64>,
+    /// Tick at which what was left to do goes on; `u64::MAX` if nothing was.
+    pub(crate) later: Cell<u64>,
     /// Tick until which device interrupts wait; `u64::MAX` if they do not.
     pub(crate) brake: Cell<u64>,
     pub(crate) ready: ReadyQueue<Sc>,
@@ -147,6 +149,7 @@ impl Core {
             since: AtomicU64::new(0),
             idle: AtomicU64::new(0),
             armed: Cell::new(u64::MAX),
+            later: Cell::new(u64::MAX),
             brake: Cell::new(u64::MAX),
             ready: ReadyQueue::new(),
             timeouts: TimeoutQueue::new(),
@@ -219,6 +222,12 @@ impl Core {
     #[inline]
     pub(crate) fn request(&self, work: u32) {
         self.pending.set(self.pending.get() | work);
+    }
+
+    /// Does mail and the dead after so many microseconds at the latest.
+    pub(crate) fn postpone(&self, micros: u64) {
+        self.later.set(self.later.get().min(arch::cpu::ticks() + arch::timer::from_micros(micros)));
+        self.request(ALARM);
     }
 
     /// Whether there is work.

@@ -10,7 +10,7 @@
 //! for him. A core that is idle refers to nothing and needs not be asked.
 
 use crate::arch::smp;
-use crate::object::Header;
+use crate::object::{GAP, Header, Work};
 use crate::percore::{self, CORES, Core, MAIL, core};
 use cloister_mechanism::mail::{Inbox, Letter, Mail};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -21,6 +21,8 @@ pub(crate) const KILL: u32 = 1 << 0;
 pub(crate) const WAKE: u32 = 1 << 1;
 /// Mail to an SC: it is new, or has come from another core.
 pub(crate) const START: u32 = 1 << 2;
+/// Mail to an EC or semaphore, from its own core: let more of those go who wait for it.
+pub(crate) const LET_GO: u32 = 1 << 3;
 
 /// Something that others ask for and wait for.
 #[derive(Debug)]
@@ -91,6 +93,14 @@ pub(crate) fn send(to: &Core, object: &Header, what: u32) {
     }
 }
 
+/// Reminds this core of those who wait for an object, of which it does no more now.
+#[cold]
+pub(crate) fn remind(object: &Header) {
+    let core = core();
+    core.remote.inbox.send(object, LET_GO);
+    core.request(MAIL);
+}
+
 impl Letter for Header {
     fn mail(&self) -> &Mail<Self> {
         &self.mail
@@ -101,14 +111,22 @@ impl Letter for Header {
     }
 }
 
-/// Does what the mail asks for.
+/// Does what the mail asks for. Of what the core reminds itself of as much as one piece of work allows, the rest a little later.
 pub(crate) fn deliver(core: &Core) {
-    // SAFETY: the core's own inbox, whose members were acquired.
-    for (object, what) in unsafe { core.remote.inbox.take_all() } {
-        // SAFETY: mail holds a reference, let go below.
-        let object = unsafe { object.as_ref() };
-        crate::object::receive(core, object, what);
-        object.release();
+    let mut work = Work::piece();
+    while core.remote.has_mail() && !work.is_done() {
+        // SAFETY: the core's own inbox, whose members were acquired.
+        for (object, what) in unsafe { core.remote.inbox.take_all() } {
+            // SAFETY: mail holds a reference, let go below.
+            let object = unsafe { object.as_ref() };
+            work.spend(Work::LOOK);
+            crate::object::receive(core, object, what, &mut work);
+            object.release();
+        }
+    }
+    core.pending.set(core.pending.get() & !MAIL);
+    if core.remote.has_mail() {
+        core.postpone(GAP);
     }
 }
 

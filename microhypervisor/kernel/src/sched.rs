@@ -128,7 +128,7 @@ fn expire(core: &Core, now: u64) {
 #[cold]
 pub(crate) fn reap_and_retry(core: &Core, ec: &Ec) -> bool {
     // A try that fails may leave dead objects of its own.
-    if core.graveyard.is_empty() || core.trying_again.get() {
+    if core.graveyard.is_empty() && !core.remote.has_mail() || core.trying_again.get() {
         return false;
     }
     ec.resume.set(Resume::Retry);
@@ -138,7 +138,7 @@ pub(crate) fn reap_and_retry(core: &Core, ec: &Ec) -> bool {
 
 /// Arms the alarm for what comes first. `guest` is the deadline of a guest that is about to run, 0 for none.
 pub(crate) fn arm(core: &Core, now: u64, guest: u64) {
-    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.graveyard.due()).min(core.brake.get());
+    let mut next = core.timeouts.soonest().unwrap_or(u64::MAX).min(core.later.get()).min(core.brake.get());
     if guest != 0 {
         next = next.min(guest);
     }
@@ -185,8 +185,7 @@ fn choose(core: &Core) {
         let (leaf, helping) = match journey::next(core, sc) {
             Next::Run(leaf, helping) => (leaf, helping),
             Next::Wait(blocked) => {
-                sc.parked.set(Some(blocked.into()));
-                blocked.waiting.push_back(sc);
+                blocked.park(sc);
                 continue;
             }
             Next::Gone => continue,
@@ -203,6 +202,7 @@ fn choose(core: &Core) {
 /// Nobody is ready: gives memory back and waits for an interrupt.
 fn idle(core: &Core) {
     core.leave();
+    core.later.set(u64::MAX);
     reap(core);
     remote::deliver(core);
     let now = arch::cpu::ticks();
@@ -226,7 +226,11 @@ fn idle(core: &Core) {
 #[cold]
 pub(crate) extern "C" fn settle(core: &Core) {
     loop {
-        let work = core.take_pending();
+        let mut work = core.take_pending();
+        if work & ALARM != 0 && core.later.get() <= arch::cpu::ticks() {
+            core.later.set(u64::MAX);
+            work |= MAIL | REAP;
+        }
         if work & MAIL != 0 {
             remote::deliver(core);
         }
@@ -245,14 +249,16 @@ pub(crate) extern "C" fn settle(core: &Core) {
             choose(core);
             arm(core, arch::cpu::ticks(), 0);
         }
-        if work & REAP != 0 || core.graveyard.due() <= arch::cpu::ticks() {
+        if work & REAP != 0 {
             reap(core);
         }
         let Some(ec) = core.current() else { continue };
         match ec.resume.get() {
             Resume::User => {}
             // Others may run before the next piece.
-            Resume::Retry if core.graveyard.is_behind() && ec.registers().vector == arch::SYSCALL => {
+            Resume::Retry
+                if (core.graveyard.is_behind() || core.remote.has_mail()) && ec.registers().vector == arch::SYSCALL =>
+            {
                 ec.resume.set(Resume::User);
                 ec.registers().rip -= arch::SYSCALL_LENGTH;
             }

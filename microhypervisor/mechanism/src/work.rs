@@ -15,6 +15,12 @@ impl Work {
     pub const WALK: usize = 256;
     /// Going through a table, and giving it back.
     pub const TABLE: usize = 128;
+    /// Waking somebody who waits at a semaphore.
+    pub const WAKE: usize = 48;
+    /// Letting somebody go on who waits for an EC.
+    pub const RELEASE: usize = 4;
+    /// Following a chain of calls to its end.
+    pub const CHAIN: usize = 128;
 
     /// A piece as hypercalls do it.
     #[must_use]

@@ -4,12 +4,12 @@
 
 use crate::calls::{number, syscall};
 use crate::report;
-use cloister_abi::cap::{Access, NONE, Perms, Selector};
+use cloister_abi::cap::{Access, NONE, Perms, SELECTORS, Selector};
 use cloister_abi::hip::{MACHINE_MEMORY, ROOT_OBJECTS};
-use cloister_abi::hypercall::{Call, CreateSm, Delegate, Destroy, Drop};
+use cloister_abi::hypercall::{Call, CreatePd, CreateSm, Delegate, Destroy, Drop};
 use cloister_abi::status::Status;
 use cloister_bare::domain::Domain;
-use cloister_bare::kernel::{call, selector};
+use cloister_bare::kernel::{call, selector, selectors};
 use cloister_bare::memory::{PAGE, frames};
 use cloister_bare::time::now;
 
@@ -21,6 +21,8 @@ const COUNTS: [(u64, [&str; 5]); 3] = [
 ];
 /// Kernel memory of the largest domain.
 const BUDGET: u64 = 64 << 20;
+/// Domains with large object spaces.
+const DOMAINS: u32 = 16;
 /// Order of the memory whose pages are mapped, again and again.
 const ORDER: u32 = 4;
 
@@ -89,5 +91,29 @@ pub(crate) fn growth() -> Result<(), Status> {
         }
         report(piece, longest);
     }
+    tables()
+}
+
+/// Domains in a domain, whose object spaces have all tables that there can be, with one capability each: the longest piece of destroying it.
+fn tables() -> Result<(), Status> {
+    let outer = Domain::empty(BUDGET)?;
+    for _ in 0..DOMAINS {
+        let pd = selectors(4);
+        call(&CreatePd { sel: pd, pd: outer.pd, budget: 3 << 20, priorities: 0 })?;
+        for table in 0..u64::from(SELECTORS) / 512 {
+            call(&Delegate {
+                src: ROOT_OBJECTS,
+                dst: pd + 1,
+                src_base: outer.pd.into(),
+                dst_base: table * 512,
+                order: 0,
+                rights: 0,
+            })?;
+        }
+        call(&Drop { base: pd, count: 4 })?;
+    }
+    let (sum, longest) = destruction(outer.pd)?;
+    report("destroy-tables", sum / u64::from(DOMAINS));
+    report("piece-tables", longest);
     Ok(())
 }

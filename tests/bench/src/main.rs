@@ -8,13 +8,14 @@
 //! [`calls`] makes the bare system calls, [`paths`] walks the paths of one thread, [`guest`] measures inside a guest, [`cross`] reaches
 //! other cores, [`objects`] makes one of each
 //! kind, [`switching`]
-//! has others run, [`growth`] makes many objects.
+//! has others run, [`crowds`] lets very many wait, [`growth`] makes many objects.
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "system calls without stubs, so that the stubs are not counted")]
 
 mod calls;
 mod cross;
+mod crowds;
 mod growth;
 mod guest;
 mod objects;
@@ -44,6 +45,7 @@ fn run() -> Result<(), Status> {
     switching::helping()?;
     switching::runnable()?;
     switching::timers()?;
+    crowds::crowds()?;
     growth::growth()
 }
 

@@ -38,21 +38,21 @@ extern "C" fn yielding() -> ! {
 
 /// Waits at the semaphore in `WAITED`, to a time that does not come.
 #[unsafe(naked)]
-extern "C" fn waiting() -> ! {
+pub(crate) extern "C" fn waiting() -> ! {
     naked_asm!("2: mov edi, [rip + {sm}]", "xor esi, esi", "mov rdx, {never}", "mov eax, {call}", "syscall", "jmp 2b",
         sm = sym WAITED, never = const NEVER, call = const HYPERCALL_BASE + SmDown::NUMBER)
 }
 
 /// Lets the measuring thread go on, again and again.
 #[unsafe(naked)]
-extern "C" fn waking() -> ! {
+pub(crate) extern "C" fn waking() -> ! {
     naked_asm!("2: mov edi, [rip + {sm}]", "mov eax, {call}", "syscall", "jmp 2b",
         sm = sym WOKEN, call = const HYPERCALL_BASE + SmUp::NUMBER)
 }
 
 /// Calls the portal in `CALLED`, again and again.
 #[unsafe(naked)]
-extern "C" fn calling() -> ! {
+pub(crate) extern "C" fn calling() -> ! {
     naked_asm!("2: mov edi, [rip + {portal}]", "mov esi, 1", "xor edx, edx", "mov eax, {call}", "syscall", "jmp 2b",
         portal = sym CALLED, call = const HYPERCALL_BASE + IpcCall::NUMBER)
 }
@@ -64,18 +64,18 @@ extern "C" fn serving() -> ! {
         sm = sym WOKEN, up = const HYPERCALL_BASE + SmUp::NUMBER, reply = const HYPERCALL_BASE + IpcReply::NUMBER)
 }
 
-static WAITED: AtomicU32 = AtomicU32::new(0);
-static WOKEN: AtomicU32 = AtomicU32::new(0);
-static CALLED: AtomicU32 = AtomicU32::new(0);
+pub(crate) static WAITED: AtomicU32 = AtomicU32::new(0);
+pub(crate) static WOKEN: AtomicU32 = AtomicU32::new(0);
+pub(crate) static CALLED: AtomicU32 = AtomicU32::new(0);
 
 /// Threads of one kind, at selectors of their own: EC and SC of each.
-struct Crowd {
+pub(crate) struct Crowd {
     base: Selector,
     count: u32,
 }
 
 impl Crowd {
-    fn new(count: u32, entry: extern "C" fn() -> !, priority: u32) -> Result<Self, Status> {
+    pub(crate) fn new(count: u32, entry: extern "C" fn() -> !, priority: u32) -> Result<Self, Status> {
         let base = selectors(2 * count);
         for sel in (base..base + 2 * count).step_by(2) {
             let flags = CreateEc::pack(EcFlags::GLOBAL, 0, NONE);
@@ -86,7 +86,7 @@ impl Crowd {
         Ok(Self { base, count })
     }
 
-    fn end(self) -> Result<(), Status> {
+    pub(crate) fn end(self) -> Result<(), Status> {
         for sel in (self.base..self.base + 2 * self.count).step_by(2) {
             destroy(sel + 1);
             destroy(sel);
@@ -96,7 +96,7 @@ impl Crowd {
     }
 }
 
-fn semaphore() -> Result<Selector, Status> {
+pub(crate) fn semaphore() -> Result<Selector, Status> {
     let sel = selector();
     call(&CreateSm { sel, pd: ROOT_PD, count: 0, target: NONE, bit: 0 })?;
     Ok(sel)

@@ -206,8 +206,7 @@ fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
         }
         abi::IpcReply::NUMBER => ([header(hostile), 0, 0, 0, 0, 0], None),
         abi::CreatePd::NUMBER => {
-            let priorities = if random.once_in(3) { random.below(130) } else { 0 };
-            ([fresh(hostile) & !3, payer(hostile), random.below(24) << 12, priorities, 0, 0], None)
+            ([fresh(hostile) & !3, payer(hostile), random.below(24) << 12, random.of([0, 0, 50, 130]), 0, 0], None)
         }
         abi::CreateSpace::NUMBER => ([fresh(hostile), payer(hostile), 2, 0, 0, 0], Some(Thing::Guest)),
         abi::CreateEc::NUMBER => ec(hostile),

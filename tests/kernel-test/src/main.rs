@@ -15,6 +15,7 @@ mod chain;
 mod cores;
 mod cores_ipc;
 mod create;
+mod crowds;
 mod destroy;
 mod device_guards;
 mod devices;
@@ -58,6 +59,7 @@ static SUITES: &[&[Test]] = &[
     &ipc::TESTS,
     &helping::TESTS,
     &chain::TESTS,
+    &crowds::TESTS,
     &items::TESTS,
     &exceptions::TESTS,
     &exception_replies::TESTS,

@@ -7,9 +7,10 @@
 
 use super::sc::Parked;
 use super::sm::Waiting;
-use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu};
+use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu, Work};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
 use crate::journey::{self, Journey};
+use crate::remote;
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
@@ -298,42 +299,72 @@ impl Ec {
         self.unpark();
     }
 
-    /// Lets all go on that waited for this EC to run again.
-    pub(crate) fn unpark(&self) {
-        while let Some(sc) = self.waiting.pop_front() {
-            // SAFETY: members of the list are alive.
-            let sc = unsafe { sc.as_ref() };
-            sc.parked.set(None);
-            crate::sched::enqueue(sc, false);
+    /// Puts an SC into the list of those that wait for it to run again, the most urgent first as a rule.
+    pub(crate) fn park(&self, sc: &Sc) {
+        sc.parked.set(Some(self.into()));
+        // SAFETY: members of the list are alive.
+        if self.waiting.first().is_some_and(|first| unsafe { first.as_ref() }.priority < sc.priority) {
+            self.waiting.push_front(sc);
+        } else {
+            self.waiting.push_back(sc);
         }
     }
 
-    /// Cuts this EC off its caller, who gets `status`. A caller that waited for its exception to be handled is stopped, since it never
-    /// will be, and so its own caller is next.
-    pub(crate) fn abort_caller(&self, status: Status) {
-        journey::abort(crate::percore::core(), self);
-        let (mut next, mut status) = (self.caller.take(), status);
-        while let Some(caller) = next {
-            // SAFETY: a caller is severed from its callee before it goes.
-            let caller = unsafe { caller.as_ref() };
-            caller.callee.set(None);
-            if caller.state.get() != State::Faulted {
-                caller.state.set(State::Running);
-                caller.answer(status, 0);
+    /// Lets all go on that waited for this EC to run again: the first at once, all of them soon.
+    #[inline]
+    pub(crate) fn unpark(&self) {
+        if let Some(sc) = self.waiting.pop_front() {
+            release(sc);
+            if !self.waiting.is_empty() {
+                remote::remind(&self.header);
+            }
+        }
+    }
+
+    /// Stops it for good; who waits for it is told, soon.
+    pub(crate) fn stop(&self) {
+        self.state.set(State::Stopped);
+        self.let_go(&mut Work::of(0));
+    }
+
+    /// Lets go who waits for this EC to run again and, if it never will, who helps it: as many as `work` allows, the others later.
+    pub(crate) fn let_go(&self, work: &mut Work) {
+        let stopped = self.state.get() == State::Stopped;
+        if stopped {
+            self.abort_caller();
+        }
+        loop {
+            let helper = self.helpers.first().filter(|_| stopped);
+            if helper.is_none() && self.waiting.is_empty() {
                 return;
             }
-            caller.state.set(State::Stopped);
-            caller.dismiss_helpers();
-            journey::abort(crate::percore::core(), caller);
-            (next, status) = (caller.caller.take(), Status::Aborted);
+            if work.is_done() {
+                return remote::remind(&self.header);
+            }
+            work.spend(Work::RELEASE);
+            if let Some(helper) = helper {
+                // SAFETY: members of the list are alive.
+                unsafe { helper.as_ref() }.stop_helping();
+            } else if let Some(sc) = self.waiting.pop_front() {
+                release(sc);
+            }
         }
     }
 
-    /// Lets all who help it try their calls again, since it will not answer.
-    pub(crate) fn dismiss_helpers(&self) {
-        while let Some(helper) = self.helpers.first() {
-            // SAFETY: members of the list are alive.
-            unsafe { helper.as_ref() }.stop_helping();
+    /// Cuts this EC off its caller, since it will not answer. A caller that waited for its exception to be handled is stopped, since it
+    /// never will be: its own caller is told when that is remembered, since such a row may be long.
+    fn abort_caller(&self) {
+        journey::abort(crate::percore::core(), self);
+        let Some(caller) = self.caller.take() else { return };
+        // SAFETY: a caller is severed from its callee before it goes.
+        let caller = unsafe { caller.as_ref() };
+        caller.callee.set(None);
+        if caller.state.get() == State::Faulted {
+            caller.state.set(State::Stopped);
+            remote::remind(&caller.header);
+        } else {
+            caller.state.set(State::Running);
+            caller.answer(Status::Aborted, 0);
         }
     }
 
@@ -350,12 +381,14 @@ impl Ec {
         self.state.set(State::Running);
     }
 
-    /// Stops it for good and cuts all ties.
-    pub(crate) fn kill(&self) {
+    /// Stops it for good and cuts all ties, those of who waits for it soon.
+    pub(crate) fn kill(&self, work: &mut Work) {
+        if self.callee.get().is_some() {
+            work.spend(Work::CHAIN);
+        }
         let leaf = NonNull::from(self.leaf());
         let state = self.state.get();
         self.stop_helping();
-        self.state.set(State::Stopped);
         if let Some(sm) = self.semaphore.take() {
             // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
             unsafe { sm.as_ref() }.forget(self);
@@ -367,16 +400,22 @@ impl Ec {
             // SAFETY: a callee is severed from its caller before it goes.
             unsafe { callee.as_ref() }.caller.set(None);
         }
-        self.abort_caller(Status::Aborted);
+        self.stop();
         crate::guest::abandon(self);
         crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
-        self.dismiss_helpers();
         // Whoever's time waited for the end of a chain that is cut now has to look again.
         // SAFETY: nothing was freed since; memory returns when the hypercall is over.
-        unsafe { leaf.as_ref() }.unpark();
-        self.unpark();
+        unsafe { leaf.as_ref() }.let_go(&mut Work::of(0));
         crate::percore::core().request(crate::percore::RESCHEDULE);
     }
+}
+
+/// Lets an SC go on that waited for an EC, and is in the list no more.
+fn release(sc: NonNull<Sc>) {
+    // SAFETY: members of the list are alive.
+    let sc = unsafe { sc.as_ref() };
+    sc.parked.set(None);
+    crate::sched::enqueue(sc, false);
 }
 
 impl Drop for Ec {

@@ -32,7 +32,6 @@ pub(crate) use vcpu::Vcpu;
 
 pub(crate) use cloister_mechanism::work::Work;
 
-use crate::arch::{cpu, timer};
 use crate::percore::{self, Core, core};
 use crate::remote::{self, KILL};
 use cloister_abi::cap::Kind;
@@ -90,8 +89,6 @@ impl Linked<Unreferenced> for Header {
 pub(crate) struct Graveyard {
     list: List<Header, Unreferenced>,
     count: Cell<u32>,
-    /// Tick at which the first has waited long enough; `u64::MAX` if nobody waits.
-    due: Cell<u64>,
     /// The last piece of work left some of them.
     behind: Cell<bool>,
 }
@@ -100,13 +97,13 @@ pub(crate) struct Graveyard {
 const BATCH: u32 = 32;
 /// How long they wait at most, microseconds.
 const PATIENCE: u64 = 1_000;
-/// Time for others between two pieces of giving memory back, microseconds.
-const GAP: u64 = 20;
+/// Time for others between two pieces of work, microseconds.
+pub(crate) const GAP: u64 = 20;
 
 impl Graveyard {
     /// Nobody is dead.
     pub(crate) const fn new() -> Self {
-        Self { list: List::new(), count: Cell::new(0), due: Cell::new(u64::MAX), behind: Cell::new(false) }
+        Self { list: List::new(), count: Cell::new(0), behind: Cell::new(false) }
     }
 
     /// Whether nobody is.
@@ -114,19 +111,13 @@ impl Graveyard {
         self.list.is_empty()
     }
 
-    /// When the memory of the first must be given back.
-    pub(crate) fn due(&self) -> u64 {
-        self.due.get()
-    }
-
     fn add(&self, core: &Core, header: &Header) {
         self.list.push_back(header);
         self.count.set(self.count.get() + 1);
         if percore::count() == 1 || self.count.get() >= BATCH {
             core.request(percore::REAP);
-        } else if self.due.get() == u64::MAX {
-            self.due.set(cpu::ticks() + timer::from_micros(PATIENCE));
-            core.request(percore::ALARM);
+        } else if self.count.get() == 1 {
+            core.postpone(PATIENCE);
         }
     }
 
@@ -140,8 +131,7 @@ impl Graveyard {
         self.list.push_back(header);
         self.count.set(self.count.get() + 1);
         if !self.behind.replace(true) {
-            self.due.set(cpu::ticks() + timer::from_micros(GAP));
-            core.request(percore::ALARM);
+            core.postpone(GAP);
         }
     }
 
@@ -157,7 +147,6 @@ impl Graveyard {
             dead.push_back(unsafe { header.as_ref() });
         }
         self.count.set(0);
-        self.due.set(u64::MAX);
         self.behind.set(false);
         dead
     }
@@ -211,7 +200,7 @@ impl Header {
     #[cold]
     fn bury(&self) {
         // Destruction may send mail, which takes a reference: then it is buried when that has been received.
-        destroy(self);
+        destroy(self, &mut Work::piece());
         if self.refs.retire() {
             let core = core();
             core.graveyard.add(core, self);
@@ -369,17 +358,17 @@ unsafe fn cast<T: Object>(header: &Header) -> &T {
 }
 
 /// Destroys an object: nobody finds it any more, it is out of all queues, who waits for it is told.
-pub(crate) fn destroy(header: &Header) {
+pub(crate) fn destroy(header: &Header, work: &mut Work) {
     // While it is being taken out of the queues nobody may bury it.
     header.acquire();
     if header.kind.swap(Kind::Dead as u8, Relaxed) != Kind::Dead as u8 {
-        detach(header);
+        detach(header, work);
     }
     header.release();
 }
 
 /// Takes an object that has just died out of all queues.
-fn detach(header: &Header) {
+fn detach(header: &Header, work: &mut Work) {
     if let Some(payer) = header.payer() {
         payer.disown(header);
     }
@@ -391,7 +380,7 @@ fn detach(header: &Header) {
     match header.class {
         Kind::Ec | Kind::Sc | Kind::Vcpu => match percore::get(home(header)) {
             Some(home) if home.id != core().id => remote::send(home, header, KILL),
-            _ => kill(header),
+            _ => kill(header, work),
         },
         // SAFETY: the class tells the type, for ever.
         Kind::Sm => unsafe { cast::<Sm>(header) }.kill(),
@@ -417,10 +406,10 @@ fn home(header: &Header) -> u8 {
 }
 
 /// Takes an EC, SC or VCPU of this core out of all queues.
-fn kill(header: &Header) {
+fn kill(header: &Header, work: &mut Work) {
     match header.class {
         // SAFETY: the class tells the type, for ever.
-        Kind::Ec => unsafe { cast::<Ec>(header) }.kill(),
+        Kind::Ec => unsafe { cast::<Ec>(header) }.kill(work),
         // SAFETY: as above.
         Kind::Sc => unsafe { cast::<Sc>(header) }.kill(),
         // SAFETY: as above.
@@ -430,7 +419,7 @@ fn kill(header: &Header) {
 }
 
 /// Does what mail about an object asks for.
-pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
+pub(crate) fn receive(core: &Core, header: &Header, what: u32, work: &mut Work) {
     // It may have moved on since.
     if let Some(home) = percore::get(home(header)).filter(|home| home.id != core.id) {
         return remote::send(home, header, what);
@@ -444,7 +433,16 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32) {
         crate::journey::arrive(unsafe { cast::<Sc>(header) });
     }
     if what & KILL != 0 {
-        kill(header);
+        kill(header, work);
+    }
+    if what & remote::LET_GO != 0 {
+        match header.class {
+            // SAFETY: the class tells the type, for ever.
+            Kind::Ec => unsafe { cast::<Ec>(header) }.let_go(work),
+            // SAFETY: as above.
+            Kind::Sm => unsafe { cast::<Sm>(header) }.let_go(work),
+            _ => {}
+        }
     }
 }
 

@@ -155,7 +155,7 @@ impl Pd {
                 }
             }
             work.spend(Work::OBJECT);
-            destroy(header);
+            destroy(header, &mut work);
         }
         true
     }

@@ -2,7 +2,7 @@
 //! Semaphore (SM): counter with a queue of waiting ECs; or a signal, whose ups set a bit in the word of another one; or an
 //! interrupt.
 
-use super::{Ec, Header, Object, Ref};
+use super::{Ec, Header, Object, Ref, Work};
 use crate::percore::{self, core};
 use crate::remote::{self, WAKE};
 use cloister_abi::cap::Kind;
@@ -144,24 +144,47 @@ impl Sm {
             let Some(first) = self.queue.pop_front() else { return false };
             // SAFETY: members of the queue are there, and what was found stays to the end of the handler.
             let ec = unsafe { first.as_ref() };
-            // One that was destroyed on another core, which has yet to hear of that, takes nothing.
             if ec.header().is_alive() {
                 break ec;
             }
+            // One that was destroyed on another core, which has yet to hear of that, takes nothing. But it must not come back here when
+            // it hears.
+            ec.awake.set((Status::Aborted, 0));
+            tell(ec);
         };
         drop(guard);
         ec.awake.set((status, value));
-        match percore::get(ec.core) {
-            Some(home) if home.id != core().id => remote::send(home, ec.header(), WAKE),
-            _ => ec.woken(),
-        }
+        tell(ec);
         true
     }
 
-    /// Wakes all who wait, and unbinds the interrupt.
+    /// Lets go who waits here, now that it is destroyed: as many as `work` allows, the others later.
+    pub(crate) fn let_go(&self, work: &mut Work) {
+        while self.wake_first(self.lock.lock(), Status::Aborted, 0) {
+            work.spend(Work::WAKE);
+            if work.is_done() {
+                return remote::remind(&self.header);
+            }
+        }
+    }
+
+    /// Lets all go who wait, soon, and unbinds the interrupt.
     pub(crate) fn kill(&self) {
-        while self.wake_first(self.lock.lock(), Status::Aborted, 0) {}
+        let guard = self.lock.lock();
+        let nobody = self.queue.is_empty();
+        drop(guard);
+        if !nobody {
+            remote::remind(&self.header);
+        }
         crate::interrupt::unbind(self);
         crate::arch::iommu::forget(self);
+    }
+}
+
+/// Lets an EC know, on its core, that it waits no more.
+fn tell(ec: &Ec) {
+    match percore::get(ec.core) {
+        Some(home) if home.id != core().id => remote::send(home, ec.header(), WAKE),
+        _ => ec.woken(),
     }
 }

@@ -56,7 +56,7 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
             return Err(Status::Again);
         }
     }
-    destroy_object(header);
+    destroy_object(header, &mut Work::piece());
     ec.objects.remove(call.sel);
     Ok((0, 0))
 }

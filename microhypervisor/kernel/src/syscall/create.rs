@@ -9,7 +9,7 @@ use crate::arch::{fpu, iommu, timer};
 use crate::object::ec::Parts;
 use crate::object::pd::Spaces;
 use crate::object::space::Content;
-use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, status};
+use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, Work, status};
 use crate::percore::{self, Core};
 use crate::width::low8;
 use crate::{arch::paging, remote, sched};
@@ -88,7 +88,7 @@ pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
     };
     let spaces = spaces(&child).and_then(|spaces| ec.objects.prepare(call.sel, last).map(|()| spaces));
     // Otherwise child and spaces would keep each other.
-    let spaces = spaces.inspect_err(|_| crate::object::destroy(child.header()))?;
+    let spaces = spaces.inspect_err(|_| crate::object::destroy(child.header(), &mut Work::piece()))?;
     place(ec, call.sel, child)?;
     place(ec, call.sel + 1, spaces.objects)?;
     place(ec, call.sel + 2, spaces.host)?;
@@ -200,7 +200,7 @@ pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
     let quantum = timer::from_micros(call.quantum).max(1);
     let sc = Ref::create(payer, Sc::new(Ref::of(target), low8(call.priority.into()), quantum))?;
     if !target.bind(&sc) {
-        crate::object::destroy(sc.header());
+        crate::object::destroy(sc.header(), &mut Work::piece());
         return Err(Status::Busy);
     }
     // Nothing can fail when it begins to run.
