@@ -330,21 +330,37 @@ impl<T: Target> Table<T> {
         next < SELECTORS
     }
 
-    /// Drops all capabilities and gives the frames back.
+    /// Drops capabilities, then gives frames but the first level's back, as much as one piece allows. Answers whether there may be more.
     ///
     /// # Safety
     /// They came from these frames, and nobody uses the table any more, now or later.
-    pub unsafe fn destroy(&self, frames: &impl Frames) {
-        while self.empty(&mut Work::piece()) {}
-        // SAFETY: the frame of the first level is the table's until it is given back below.
+    pub unsafe fn take_apart(&self, frames: &impl Frames, work: &mut Work) -> bool {
+        if self.empty(work) {
+            return true;
+        }
+        // SAFETY: the frame of the first level is the table's for its life.
         for name in unsafe { self.root.0.as_ref() } {
-            let slots: *mut u8 = core::ptr::with_exposed_provenance_mut(index(name.load(Ordering::Acquire)));
+            if work.is_done() {
+                return true;
+            }
+            let slots: *mut u8 = core::ptr::with_exposed_provenance_mut(index(name.swap(0, Ordering::AcqRel)));
             if let Some(slots) = NonNull::new(slots) {
+                work.spend(Work::FRAME);
                 // SAFETY: the caller says that nobody uses it.
                 unsafe { frames.give(slots) };
             }
         }
-        // SAFETY: as above.
+        false
+    }
+
+    /// Drops all capabilities and gives the frames back.
+    ///
+    /// # Safety
+    /// As for [`Table::take_apart`].
+    pub unsafe fn destroy(&self, frames: &impl Frames) {
+        // SAFETY: the caller vouches for it.
+        while unsafe { self.take_apart(frames, &mut Work::piece()) } {}
+        // SAFETY: as above; the frame of the first level is the table's until here.
         unsafe { frames.give(self.root.0.cast()) };
     }
 }

@@ -15,6 +15,8 @@ impl Work {
     pub const WALK: usize = 256;
     /// Going through a table, and giving it back.
     pub const TABLE: usize = 128;
+    /// Giving a frame back.
+    pub const FRAME: usize = 3;
     /// Waking somebody who waits at a semaphore.
     pub const WAKE: usize = 48;
     /// Letting somebody go on who waits for an EC.

@@ -477,7 +477,9 @@ pub(crate) fn reap(core: &Core) {
         }
         let (payer, class) = (dead.payer.get(), dead.class);
         // SAFETY: the class tells the type.
-        if class == Kind::Space && unsafe { cast::<Space>(dead) }.strip(&mut work) {
+        let space = (class == Kind::Space).then(|| unsafe { cast::<Space>(dead) });
+        // SAFETY: nobody refers to it, and grace is over.
+        if space.is_some_and(|space| unsafe { space.take_apart(&mut work) }) {
             core.graveyard.leave(core, dead);
             continue;
         }

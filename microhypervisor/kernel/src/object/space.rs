@@ -177,6 +177,18 @@ impl Space {
         more.unwrap_or(false)
     }
 
+    /// Does a piece of the work of emptying it, when grace is over. Answers whether there may be more.
+    ///
+    /// # Safety
+    /// Nobody refers to it, or ever will.
+    pub(crate) unsafe fn take_apart(&self, work: &mut Work) -> bool {
+        match &self.content {
+            // SAFETY: the caller vouches for it; the frames are the space's.
+            Content::Objects(table) => unsafe { table.take_apart(self, work) },
+            _ => self.strip(work),
+        }
+    }
+
     // ---- capabilities
 
     fn objects(&self) -> Result<&Table<Header>, Status> {
