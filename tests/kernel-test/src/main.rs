@@ -24,6 +24,7 @@ mod exceptions;
 mod foreign;
 mod fpu;
 mod fuzz;
+mod guest_cores;
 mod guest_events;
 mod guest_exits;
 mod guest_guards;
@@ -80,6 +81,7 @@ static SUITES: &[&[Test]] = &[
     &guest_random::TESTS,
     &cores::TESTS,
     &cores_ipc::TESTS,
+    &guest_cores::TESTS,
     &journeys::TESTS,
     &trace::TESTS,
     &fuzz::TESTS,
