@@ -112,6 +112,9 @@ const NAMES: [&str; 14] = [
     "Again",
 ];
 
+/// Calls between two words on how far this is.
+const TELLING: u64 = 50_000;
+
 fn main() -> bool {
     let (calls, seed) = (parameter("fuzz.calls", 20_000), parameter("fuzz.seed", 1));
     let each = parameter("fuzz.generation", 5000);
@@ -133,9 +136,10 @@ fn main() -> bool {
             tell(&sums);
             return false;
         }
-        if sums.calls / 1_000_000 > told {
-            told = sums.calls / 1_000_000;
-            println!("fuzz: {} calls so far", sums.calls);
+        if sums.calls / TELLING > told {
+            told = sums.calls / TELLING;
+            // Whoever begins with that seed does what follows here.
+            println!("fuzz: {} calls so far, next seed {}", sums.calls, seed.wrapping_add(1));
         }
     }
     tell(&sums);
