@@ -18,6 +18,7 @@ mod create;
 mod destroy;
 mod device_guards;
 mod devices;
+mod documented;
 mod edu;
 mod exception_replies;
 mod exceptions;
@@ -39,6 +40,7 @@ mod journeys;
 mod make;
 mod messages;
 mod pci;
+mod ports;
 mod races;
 mod rollback;
 mod scheduling;
@@ -55,6 +57,7 @@ static SUITES: &[&[Test]] = &[
     &basics::TESTS,
     &create::TESTS,
     &spaces::TESTS,
+    &ports::TESTS,
     &semaphore::TESTS,
     &ipc::TESTS,
     &helping::TESTS,
@@ -85,6 +88,7 @@ static SUITES: &[&[Test]] = &[
     &journeys::TESTS,
     &trace::TESTS,
     &fuzz::TESTS,
+    &documented::TESTS,
 ];
 
 fn main() -> bool {
