@@ -92,7 +92,7 @@ fn jobs(workspace: &Workspace, options: &TestOptions) -> Result<Vec<Job>> {
     if options.only.is_none_or(|rung| rung == Rung::Kernel)
         && let Some(root) = workspace.program_of("tests/kernel-test")
     {
-        jobs.extend(kernel_machines(root));
+        jobs.extend(kernel_machines(root, options.filter.as_deref()));
     }
     if options.only.is_none_or(|rung| rung == Rung::Fuzz)
         && options.filter.as_deref().is_none_or(|filter| "fuzz".contains(filter))
@@ -130,7 +130,8 @@ fn script_jobs(workspace: &Workspace, name: &str) -> Result<Vec<Job>> {
 }
 
 /// The machines on which the kernel's tests run, the slowest first.
-fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
+fn kernel_machines<'a>(root: &'a str, filter: Option<&'a str>) -> impl Iterator<Item = Job> + 'a {
+    let chosen = filter.map_or_else(String::new, |name| format!("test={name} "));
     let devices: Vec<_> = KERNEL_DEVICES.map(str::to_owned).into();
     let machines = [
         ("kernel-bochs", Emulator::Bochs, 1, "", Vec::new()),
@@ -142,9 +143,9 @@ fn kernel_machines(root: &str) -> impl Iterator<Item = Job> {
         ("kernel-amd-iommu", Emulator::Qemu, 2, "", behind("amd-iommu")),
         ("kernel-intel-iommu", Emulator::Qemu, 2, "", behind("intel-iommu,intremap=on")),
     ];
-    machines.into_iter().map(|(name, emulator, smp, cmdline, devices)| {
+    machines.into_iter().map(move |(name, emulator, smp, cmdline, devices)| {
         let memory = if emulator == Emulator::Bochs { BOCHS_MEMORY } else { Settings::default().memory };
-        let (root, cmdline) = (root.to_owned(), cmdline.to_owned());
+        let (root, cmdline) = (root.to_owned(), format!("{chosen}{cmdline}"));
         let settings = Settings { root, cmdline, memory, smp, devices, ..Settings::default() };
         let scenario = Scenario { name: "kernel".to_owned(), folder: PathBuf::new(), settings };
         Job { name: name.to_owned(), scenario, kind: JobKind::Kernel, emulator }
