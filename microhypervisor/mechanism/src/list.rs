@@ -4,7 +4,7 @@
 //! A member has a [`Link`] per list it can be in and says where by [`Linked`]. A list does not own its members: who puts an
 //! object into a list keeps it alive until it is out again.
 
-use core::cell::Cell;
+use crate::sync::{Cell, constructor};
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -17,10 +17,11 @@ pub struct Link<T> {
 }
 
 impl<T> Link<T> {
-    /// Not in a list.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { next: Cell::new(None), prev: Cell::new(None), on: Cell::new(false) }
+    constructor! {
+        /// Not in a list.
+        pub fn new() -> Self {
+            Self { next: Cell::new(None), prev: Cell::new(None), on: Cell::new(false) }
+        }
     }
 
     /// Whether the object is in a list by this link.
@@ -51,10 +52,11 @@ pub struct List<T, Tag> {
 }
 
 impl<T: Linked<Tag>, Tag> List<T, Tag> {
-    /// An empty queue.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { head: Cell::new(None), tail: Cell::new(None), tag: PhantomData }
+    constructor! {
+        /// An empty queue.
+        pub fn new() -> Self {
+            Self { head: Cell::new(None), tail: Cell::new(None), tag: PhantomData }
+        }
     }
 
     /// First member.
