@@ -5,9 +5,9 @@
 //! The feature is for tests of this crate only: loom's types work in its models alone.
 
 #[cfg(not(feature = "loom"))]
-pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-#[cfg(not(feature = "loom"))]
 pub(crate) use core::cell::Cell;
+#[cfg(not(feature = "loom"))]
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(feature = "loom"))]
 pub(crate) use spin::{Mutex, MutexGuard};
 

@@ -93,7 +93,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..80)
 }
 
-
 proptest! {
     #[test]
     fn is_two_numbers_and_a_queue(first in prop_oneof![Just(0), 0..3u64, Just(u64::MAX)], steps in steps()) {
