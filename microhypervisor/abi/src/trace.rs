@@ -10,6 +10,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CLSTRTRC");
 pub const VERSION: u32 = 1;
 /// Words of a record.
 pub const WORDS: usize = 4;
+/// Longest name of an EC, bytes.
+pub const NAME: usize = 64;
 
 /// Head of a ring.
 #[derive(Clone, Copy, Debug)]
@@ -80,83 +82,49 @@ impl Record {
     }
 }
 
-macro_rules! events {
-    ($($(#[doc = $text:literal])+ $name:ident = $number:literal,)+) => {
-        /// Kinds of events. An object is named by its address in the kernel, a number that means nothing else.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(u64)]
-        pub enum Event {
-            $($(#[doc = $text])+ $name = $number,)+
-        }
-
-        impl Event {
-            /// All of them, with their names.
-            pub const ALL: &'static [(&'static str, Self)] = &[$((stringify!($name), Self::$name),)+];
-
-            /// The event of that number.
-            #[must_use]
-            pub const fn from_raw(raw: u64) -> Option<Self> {
-                match raw {
-                    $($number => Some(Self::$name),)+
-                    _ => None,
-                }
-            }
-        }
-    };
+numbered! {
+    /// Kinds of events. An object is named by its address in the kernel, a number that means nothing else.
+    pub enum Event: u64 {
+        /// A hypercall begins. Detail: its number, 0xffff for a foreign system call. First: the calling EC; second: the first argument.
+        CallEnter = 1,
+        /// Its handler has ended; if it waits, that says [`Event::Switch`]. Detail as before. First: the calling EC; second: the status.
+        CallExit = 2,
+        /// Another EC is current. First: the EC, 0 for none; second: its PD.
+        Switch = 3,
+        /// A call was handed over. Detail: the caller's core; first: the caller; second: the callee.
+        IpcCall = 4,
+        /// A reply was handed over. Detail: the callee's core; first: the callee; second: the caller.
+        IpcReply = 5,
+        /// A guest is entered. First: the VCPU; second: the EC that runs it.
+        GuestEnter = 6,
+        /// It exited. Detail: the exit reason for its monitor, 0xfffe: an interrupt, 0xffff: nothing that concerns the monitor. First: the VCPU;
+        /// second: the EC.
+        GuestExit = 7,
+        /// An exception or interrupt. Detail: the vector. First: the EC that was interrupted, 0 if it was the kernel; second: the address of a
+        /// page fault, else the instruction pointer.
+        TrapEnter = 8,
+        /// It was handled. Detail and first as before.
+        TrapExit = 9,
+        /// The scheduler takes over.
+        SettleEnter = 10,
+        /// It has decided.
+        SettleExit = 11,
+        /// The core waits for an interrupt.
+        IdleEnter = 12,
+        /// It was woken.
+        IdleExit = 13,
+        /// The name of an EC. Detail: which part, from 0. First: the EC; second: eight bytes of the name, NUL-padded.
+        Name = 14,
+    }
 }
 
-events! {
-    /// A hypercall begins. Detail: its number, 0xffff for a foreign system call. First: the calling EC; second: the first argument.
-    CallEnter = 1,
-    /// Its handler has ended; if it waits, that says [`Event::Switch`]. Detail as before. First: the calling EC; second: the status.
-    CallExit = 2,
-    /// Another EC is current. First: the EC, 0 for none; second: its PD.
-    Switch = 3,
-    /// A call was handed over. First: the caller; second: the callee.
-    IpcCall = 4,
-    /// A reply was handed over. First: the callee; second: the caller.
-    IpcReply = 5,
-    /// A guest is entered. First: the VCPU; second: the EC that runs it.
-    GuestEnter = 6,
-    /// It exited. Detail: the exit reason for its monitor, 0xfffe: an interrupt, 0xffff: nothing that concerns the monitor. First: the VCPU;
-    /// second: the EC.
-    GuestExit = 7,
-    /// An exception or interrupt. Detail: the vector. First: the EC that was interrupted, 0 if it was the kernel; second: the address of a
-    /// page fault, else the instruction pointer.
-    TrapEnter = 8,
-    /// It was handled. Detail and first as before.
-    TrapExit = 9,
-    /// The scheduler takes over.
-    SettleEnter = 10,
-    /// It has decided.
-    SettleExit = 11,
-    /// The core waits for an interrupt.
-    IdleEnter = 12,
-    /// It was woken.
-    IdleExit = 13,
-    /// The name of an EC. Detail: which part, from 0. First: the EC; second: eight bytes of the name, NUL-padded.
-    Name = 14,
-}
-
-/// Operations of [`crate::hypercall::TraceControl`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum TraceOp {
-    /// Copies records of core `argument` into the message words, from record number `value` on. Answers the number of the first one
-    /// copied, which is larger if that one was overwritten, and how many.
-    Read = 0,
-    /// Names the EC at selector `argument` by the first `value` bytes of the message words, 32 at most.
-    Name = 1,
-}
-
-impl TraceOp {
-    /// The operation of that number.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        match raw {
-            0 => Some(Self::Read),
-            1 => Some(Self::Name),
-            _ => None,
-        }
+numbered! {
+    /// Operations of [`crate::hypercall::TraceControl`].
+    pub enum TraceOp: u64 {
+        /// Copies records of core `argument` into the message words, from record number `value` on. Answers the number of the first one
+        /// copied, which is larger if that one was overwritten, and how many.
+        Read = 0,
+        /// Names the EC at selector `argument` by the first `value` bytes of the message words, 64 at most.
+        Name = 1,
     }
 }
