@@ -49,6 +49,17 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+impl Frame {
+    /// So many registers.
+    pub(crate) const WORDS: usize = size_of::<Self>() / 8;
+
+    /// The registers in their order.
+    pub(crate) const fn words(&self) -> [u64; Self::WORDS] {
+        // SAFETY: the frame is nothing but words.
+        unsafe { *core::ptr::from_ref(self).cast() }
+    }
+}
+
 /// Value of [`Frame::vector`] for an EC that entered by `syscall`.
 pub(crate) const SYSCALL: u64 = 0x100;
 /// Bytes of the instruction by which it entered.
@@ -65,34 +76,14 @@ global_asm!(
     r#"
     /* The registers of a frame below `rcx` and `r11`, which `syscall` takes for itself. */
     .macro push_general
-    push rax
-    push rdx
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    .irp register, rax, rdx, rsi, rdi, r8, r9, r10, rbp, rbx, r12, r13, r14, r15
+    push \register
+    .endr
     .endm
     .macro pop_general
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rax
+    .irp register, r15, r14, r13, r12, rbx, rbp, r10, r9, r8, rdi, rsi, rdx, rax
+    pop \register
+    .endr
     .endm
     /* What begins and ends a trap that stays on the stack it came in on. */
     .macro kernel_trap_begin
