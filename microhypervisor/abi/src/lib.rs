@@ -43,6 +43,7 @@ pub mod hip;
 pub mod hypercall;
 pub mod status;
 pub mod trace;
+mod user;
 pub mod utcb;
 
 /// Version of this contract: `major << 16 | minor`. The kernel refuses a root task of another major version.

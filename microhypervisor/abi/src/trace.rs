@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The trace: what a core did, as records of fixed size in a ring of its own.
 //!
-//! A [`Ring`] header is followed by room for so many [`Record`]s. Record number n (counted from 0) lies at place n modulo that
-//! number. Numbers are little-endian. `docs/spec/trace.md` has the same by tables.
+//! A header of 64 bytes is followed by room for so many [`Record`]s. Record number n (counted from 0) lies at place n modulo that
+//! number. Numbers are little-endian. `docs/spec/trace.md` has header and records by tables.
 
 /// First eight bytes of a ring: "CLSTRTRC".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CLSTRTRC");
@@ -12,26 +12,6 @@ pub const VERSION: u32 = 1;
 pub const WORDS: usize = 4;
 /// Longest name of an EC, bytes.
 pub const NAME: usize = 64;
-
-/// Head of a ring.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Ring {
-    /// [`MAGIC`].
-    pub magic: u64,
-    /// [`VERSION`].
-    pub version: u32,
-    /// Number of the core.
-    pub core: u32,
-    /// Frequency of the time-stamp counter, Hz.
-    pub tsc_hz: u64,
-    /// Number of records that there is room for.
-    pub capacity: u64,
-    /// Records written since the boot.
-    pub written: u64,
-    /// Reserved.
-    pub reserved: [u64; 3],
-}
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +28,6 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 8 * WORDS);
-const _: () = assert!(size_of::<Ring>() == 64);
 
 impl Record {
     /// A record without time and number.
@@ -61,24 +40,6 @@ impl Record {
     #[must_use]
     pub const fn to_words(self) -> [u64; WORDS] {
         [self.time, self.what, self.first, self.second]
-    }
-
-    /// From words.
-    #[must_use]
-    pub const fn from_words([time, what, first, second]: [u64; WORDS]) -> Self {
-        Self { time, what, first, second }
-    }
-
-    /// The event, if it is one of this version.
-    #[must_use]
-    pub const fn event(&self) -> Option<Event> {
-        Event::from_raw(self.what & 0xff)
-    }
-
-    /// The detail.
-    #[must_use]
-    pub const fn detail(&self) -> u16 {
-        (self.what >> 16 & 0xffff) as u16
     }
 }
 

@@ -34,7 +34,7 @@ const READ: usize = cloister_abi::utcb::WORDS / WORDS;
 /// Detail of a foreign system call, which has no number.
 const FOREIGN: u16 = 0xffff;
 
-/// A ring: `cloister_abi::trace::Ring` as atomic words, and the records behind it.
+/// A ring: its header in atomic words, and the records behind it.
 #[repr(C)]
 pub(crate) struct Ring {
     magic: AtomicU64,
@@ -47,7 +47,7 @@ pub(crate) struct Ring {
 }
 
 const HEADER: usize = size_of::<Ring>();
-const _: () = assert!(HEADER == size_of::<cloister_abi::trace::Ring>());
+const _: () = assert!(HEADER == 64);
 
 static ON: AtomicBool = AtomicBool::new(false);
 /// The rings of each core: of its events, and of names.
@@ -131,18 +131,14 @@ pub(crate) fn init(cmdline: &str) {
     };
     FRAMES.store(frames, Relaxed);
     if add_core(0) {
-        let traced: [(Callee, Callee); 5] = [
-            (Callee::Table(HANDLERS.as_ptr().addr() as u64), Callee::Table(TRACED.as_ptr().addr() as u64)),
-            (
-                Callee::Function(crate::syscall::foreign as *const () as u64),
-                Callee::Function(foreign as *const () as u64),
-            ),
-            (Callee::Function(crate::sched::settle as *const () as u64), Callee::Function(settle as *const () as u64)),
-            (Callee::Function(trap::user_trap as *const () as u64), Callee::Function(user_trap as *const () as u64)),
-            (
-                Callee::Function(trap::kernel_trap as *const () as u64),
-                Callee::Function(kernel_trap as *const () as u64),
-            ),
+        let table = |table: &'static [Handler]| Callee::Table(table.as_ptr().addr() as u64);
+        let function = |function: *const ()| Callee::Function(function.addr() as u64);
+        let traced = [
+            (table(&HANDLERS), table(&TRACED)),
+            (function(crate::syscall::foreign as _), function(foreign as _)),
+            (function(crate::sched::settle as _), function(settle as _)),
+            (function(trap::user_trap as _), function(user_trap as _)),
+            (function(trap::kernel_trap as _), function(kernel_trap as _)),
         ];
         for (from, to) in traced {
             // SAFETY: at boot, before there are page tables of the kernel's own; each pair has one type.

@@ -29,8 +29,12 @@ const ELSEWHERE: &str = "not in the image";
 
 /// Areas: the beginnings of their files' paths below `microhypervisor/`, and what they are. The first that fits counts.
 const AREAS: &[(&str, &[&str], &str)] = &[
+    (
+        ELSEWHERE,
+        &["stubs/", "abi/src/user.rs", "symbols/src/writer.rs"],
+        "what components call by and read answers with, and what xtask writes symbols by",
+    ),
     ("contract", &["abi/"], "numbers, layouts, argument structures: what each call is, written once for all sides"),
-    (ELSEWHERE, &["stubs/", "symbols/src/writer.rs"], "what components call by, and what xtask writes symbols by"),
     (
         "debugging",
         &[

@@ -26,12 +26,6 @@ bitflags! {
 }
 
 impl CreateEc {
-    /// Packs flags, core and exception portal into the argument.
-    #[must_use]
-    pub const fn pack(flags: EcFlags, core: u8, event: Selector) -> u64 {
-        flags.bits() | (core as u64) << 8 | (event as u64) << 32
-    }
-
     /// Flags of the packed argument, `None` if an unknown one is set.
     #[must_use]
     pub const fn ec_flags(&self) -> Option<EcFlags> {
@@ -103,14 +97,6 @@ impl FaultRecord {
     #[must_use]
     pub const fn pack(self) -> u64 {
         self.device as u64 | (self.cause as u64) << 16 | (self.write as u64) << 24 | (self.lost as u64) << 32
-    }
-
-    /// From a result's value.
-    #[must_use]
-    pub const fn unpack(value: u64) -> Self {
-        let [low, high, cause, write, ..] = value.to_le_bytes();
-        let device = u16::from_le_bytes([low, high]);
-        Self { device, cause, write: write & 1 != 0, lost: (value >> 32) as u32 }
     }
 }
 

@@ -161,48 +161,6 @@ impl PortAccess {
     pub const fn new(port: u16, flags: u64, size: u64, address_size: u64, segment: u64) -> Self {
         Self(port as u64 | flags | (size & 7) << 20 | (address_size & 15) << 24 | (segment & 7) << 28)
     }
-
-    /// Port.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        (self.0 & 0xffff) as u16
-    }
-
-    /// Bytes per access: 1, 2 or 4.
-    #[must_use]
-    pub const fn size(self) -> u64 {
-        self.0 >> 20 & 7
-    }
-
-    /// Read rather than write.
-    #[must_use]
-    pub const fn is_in(self) -> bool {
-        self.0 & Self::IN != 0
-    }
-
-    /// String instruction.
-    #[must_use]
-    pub const fn is_string(self) -> bool {
-        self.0 & Self::STRING != 0
-    }
-
-    /// REP prefix.
-    #[must_use]
-    pub const fn is_rep(self) -> bool {
-        self.0 & Self::REP != 0
-    }
-
-    /// Address size of a string instruction, in bytes.
-    #[must_use]
-    pub const fn address_size(self) -> u64 {
-        self.0 >> 24 & 15
-    }
-
-    /// Segment register of a string instruction: ES, CS, SS, DS, FS, GS from 0.
-    #[must_use]
-    pub const fn segment(self) -> u64 {
-        self.0 >> 28 & 7
-    }
 }
 
 /// A segment register. Attributes as in Intel SDM vol. 3, table 25-2 (VMX access rights): type 0..3, S 4, DPL 5..6, P 7, AVL 12,
@@ -243,18 +201,6 @@ impl Event {
     pub const NMI: u64 = 2 << 8;
     /// Type: exception.
     pub const EXCEPTION: u64 = 3 << 8;
-
-    /// External interrupt.
-    #[must_use]
-    pub const fn interrupt(vector: u8) -> Self {
-        Self(vector as u64 | Self::INTERRUPT | Self::VALID)
-    }
-
-    /// Non-maskable interrupt.
-    #[must_use]
-    pub const fn nmi() -> Self {
-        Self(2 | Self::NMI | Self::VALID)
-    }
 
     /// Exception without or with an error code.
     #[must_use]
