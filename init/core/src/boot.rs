@@ -10,7 +10,7 @@ use crate::{
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use cloister_abi::cap::NONE;
-use cloister_abi::hip::{Hip, MemoryKind, ROOT_PD, ROOT_UTCB};
+use cloister_abi::hip::{Hip, MemoryKind, ROOT_EC, ROOT_PD, ROOT_UTCB};
 use cloister_abi::hypercall::{CreateEc, CreatePt, CreateSm, EcFlags};
 use cloister_abi::status::Status;
 use cloister_base::{Cap, Error, Link, ObjectId, entry, signal};
@@ -147,6 +147,9 @@ fn make_threads() -> Result<(), Status> {
         let flags = CreateEc::pack(EcFlags::empty(), 0, NONE);
         let utcb = ROOT_UTCB + place * page;
         kernel::create_ec(&CreateEc { sel, pd: ROOT_PD, flags, utcb, sp: stack.top(), ip: 0 })?;
+    }
+    for (ec, name) in [(ROOT_EC, "start"), (ENTRYPOINT, "entrypoint"), (FAULT_ENTRYPOINT, "faults")] {
+        kernel::name_in_trace(ec, &alloc::format!("core: {name}"));
     }
     let sync =
         CreatePt { sel: FAULT_SYNC, pd: ROOT_PD, ec: FAULT_ENTRYPOINT, ip: arch::fault_entry(), id: faults::SYNC };

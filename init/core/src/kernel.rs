@@ -8,9 +8,10 @@ use cloister_abi::cap::{Perms, Selector, SpaceKind};
 use cloister_abi::hip::{MACHINE, MACHINE_MEMORY, MACHINE_PIO, ROOT_OBJECTS, ROOT_PD};
 use cloister_abi::hypercall::{
     Call, CreateEc, CreatePd, CreatePt, CreateSc, CreateSm, CreateSpace, CreateVcpu, Delegate, Destroy, Drop, IrqBind,
-    MachineControl, MachineOp, MoveBudget, PdInfo, Revoke, ScTime,
+    MachineControl, MachineOp, MoveBudget, PdInfo, Revoke, ScTime, TraceControl,
 };
 use cloister_abi::status::Status;
+use cloister_abi::trace::{NAME, TraceOp};
 use cloister_abi::utcb::WORDS;
 use cloister_core_model::{Chunk, PAGE};
 
@@ -155,14 +156,27 @@ fn control(operation: MachineOp, value: u64) -> Answer<(u64, u64)> {
 /// Writes to the kernel's console.
 pub(crate) fn console(text: &[u8]) {
     for part in text.chunks(WORDS * 8) {
-        // SAFETY: the page belongs to this thread, and nobody else refers to it here.
-        let page = unsafe { &mut *cloister_stubs::utcb() };
-        for (word, bytes) in page.words.iter_mut().zip(part.chunks(8)) {
-            let mut whole = [0; 8];
-            whole[..bytes.len()].copy_from_slice(bytes);
-            *word = u64::from_le_bytes(whole);
-        }
+        put_words(part);
         let _ = control(MachineOp::Console, part.len() as u64);
+    }
+}
+
+/// Names an EC in the kernel's trace, if there is one; what is longer is cut.
+pub(crate) fn name_in_trace(ec: Selector, name: &str) {
+    let name = &name[..name.floor_char_boundary(NAME)];
+    put_words(name.as_bytes());
+    let (operation, value) = (TraceOp::Name as u64, name.len() as u64);
+    let _ = invoke(&TraceControl { machine: MACHINE, operation, argument: ec, value });
+}
+
+/// Puts bytes into the message words.
+fn put_words(text: &[u8]) {
+    // SAFETY: the page belongs to this thread, and nobody else refers to it here.
+    let page = unsafe { &mut *cloister_stubs::utcb() };
+    for (word, bytes) in page.words.iter_mut().zip(text.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..bytes.len()].copy_from_slice(bytes);
+        *word = u64::from_le_bytes(whole);
     }
 }
 

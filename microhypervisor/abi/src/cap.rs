@@ -12,61 +12,45 @@ pub const SELECTORS: u32 = 512 * 512;
 /// A selector that never names anything: says "none" where a selector is optional.
 pub const NONE: Selector = u32::MAX;
 
-/// Kinds of object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// Destroyed, or never there.
-    Dead = 0,
-    /// Protection domain (PD): pays for kernel memory, owns an object and a host-memory space.
-    Pd = 1,
-    /// Execution context (EC): a thread.
-    Ec = 2,
-    /// Scheduling context (SC): time and priority.
-    Sc = 3,
-    /// Portal (PT): an entry into a component.
-    Pt = 4,
-    /// Semaphore (SM): counter, signal, or interrupt.
-    Sm = 5,
-    /// Virtual CPU (VCPU).
-    Vcpu = 6,
-    /// Space: what can be mapped or delegated into.
-    Space = 7,
-    /// The machine: interrupts, power, the debug console. Only the root task has it at first.
-    Machine = 8,
+numbered! {
+    /// Kinds of object.
+    pub enum Kind: u8 {
+        /// Destroyed, or never there.
+        Dead = 0,
+        /// Protection domain (PD): pays for kernel memory, owns an object and a host-memory space.
+        Pd = 1,
+        /// Execution context (EC): a thread.
+        Ec = 2,
+        /// Scheduling context (SC): time and priority.
+        Sc = 3,
+        /// Portal (PT): an entry into a component.
+        Pt = 4,
+        /// Semaphore (SM): counter, signal, or interrupt.
+        Sm = 5,
+        /// Virtual CPU (VCPU).
+        Vcpu = 6,
+        /// Space: what can be mapped or delegated into.
+        Space = 7,
+        /// The machine: interrupts, power, the debug console. Only the root task has it at first.
+        Machine = 8,
+    }
 }
 
-/// Kinds of space.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum SpaceKind {
-    /// Capabilities; the unit is a selector.
-    Object = 0,
-    /// A component's memory; the unit is a page.
-    Host = 1,
-    /// A guest's physical memory (nested page table); the unit is a page.
-    Guest = 2,
-    /// What a device may reach by DMA; the unit is a page.
-    Dma = 3,
-    /// I/O ports; the unit is a port.
-    Pio = 4,
-    /// Model-specific registers; the unit is a register.
-    Msr = 5,
-}
-
-impl SpaceKind {
-    /// The kind of that number, if there is one.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        Some(match raw {
-            0 => Self::Object,
-            1 => Self::Host,
-            2 => Self::Guest,
-            3 => Self::Dma,
-            4 => Self::Pio,
-            5 => Self::Msr,
-            _ => return None,
-        })
+numbered! {
+    /// Kinds of space.
+    pub enum SpaceKind: u8 {
+        /// Capabilities; the unit is a selector.
+        Object = 0,
+        /// A component's memory; the unit is a page.
+        Host = 1,
+        /// A guest's physical memory (nested page table); the unit is a page.
+        Guest = 2,
+        /// What a device may reach by DMA; the unit is a page.
+        Dma = 3,
+        /// I/O ports; the unit is a port.
+        Pio = 4,
+        /// Model-specific registers; the unit is a register.
+        Msr = 5,
     }
 }
 

@@ -13,12 +13,37 @@
 //! * [`arch`] – registers, exception state, virtual-CPU state page of the architecture
 #![no_std]
 
+/// An enumeration whose values are numbers of the contract: written once, with the way back from a number.
+macro_rules! numbered {
+    ($(#[$text:meta])+ pub enum $name:ident: $width:ty { $($(#[$about:meta])+ $value:ident = $number:literal,)+ }) => {
+        $(#[$text])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr($width)]
+        pub enum $name { $($(#[$about])+ $value = $number,)+ }
+
+        impl $name {
+            /// All values, in the order of their numbers.
+            pub const ALL: [Self; [$($number),+].len()] = [$(Self::$value),+];
+
+            /// The value of that number, if there is one.
+            #[must_use]
+            pub const fn from_raw(raw: u64) -> Option<Self> {
+                match raw {
+                    $($number => Some(Self::$value),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
 pub mod arch;
 pub mod cap;
 pub mod hip;
 pub mod hypercall;
 pub mod status;
 pub mod trace;
+mod user;
 pub mod utcb;
 
 /// Version of this contract: `major << 16 | minor`. The kernel refuses a root task of another major version.

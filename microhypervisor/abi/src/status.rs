@@ -1,90 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a hypercall may answer. One status per guard; `docs/spec/hypercalls.md` says which call gives which, and why.
 
-/// Outcome of a hypercall, returned in the first result register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u64)]
-pub enum Status {
-    /// The call did what it says.
-    Success = 0,
-    /// The deadline passed, or the call would have had to wait and was told not to.
-    Timeout = 1,
-    /// The wait or the call was ended from outside: the partner or the object was destroyed meanwhile.
-    Aborted = 2,
-    /// There is no hypercall of that number (and no foreign entry is registered).
-    BadHypercall = 3,
-    /// The selector names nothing, an object of another kind, a destroyed one, or the permission is missing.
-    BadCapability = 4,
-    /// An argument is out of range, misaligned or wraps; nothing was changed.
-    BadParameter = 5,
-    /// The feature does not exist on this machine.
-    BadFeature = 6,
-    /// The object lives on another core and this call cannot cross.
-    BadCore = 7,
-    /// The device or interrupt does not exist or belongs to somebody else.
-    BadDevice = 8,
-    /// The kernel-memory budget of the protection domain that pays is used up.
-    OutOfBudget = 9,
-    /// The kernel's own pool is used up although the budget would have allowed it.
-    OutOfMemory = 10,
-    /// The receiver's budget does not allow to take the message's capabilities.
-    PeerOutOfBudget = 11,
-    /// The object is in use in a way that forbids the call (a VCPU that runs, a range that is mapped already).
-    Busy = 12,
-    /// The work was done in part and has to be called again with the same arguments (a preemption point).
-    Again = 13,
-}
-
-impl Status {
-    /// All values, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
-        Self::Success,
-        Self::Timeout,
-        Self::Aborted,
-        Self::BadHypercall,
-        Self::BadCapability,
-        Self::BadParameter,
-        Self::BadFeature,
-        Self::BadCore,
-        Self::BadDevice,
-        Self::OutOfBudget,
-        Self::OutOfMemory,
-        Self::PeerOutOfBudget,
-        Self::Busy,
-        Self::Again,
-    ];
-
-    /// The status of that number, if there is one.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        let mut index = 0;
-        while index < Self::ALL.len() {
-            if Self::ALL[index] as u64 == raw {
-                return Some(Self::ALL[index]);
-            }
-            index += 1;
-        }
-        None
+numbered! {
+    /// Outcome of a hypercall, returned in the first result register.
+    pub enum Status: u64 {
+        /// The call did what it says.
+        Success = 0,
+        /// The deadline passed, or the call would have had to wait and was told not to.
+        Timeout = 1,
+        /// The wait or the call was ended from outside: the partner or the object was destroyed meanwhile.
+        Aborted = 2,
+        /// There is no hypercall of that number (and no foreign entry is registered).
+        BadHypercall = 3,
+        /// The selector names nothing, an object of another kind, a destroyed one, or the permission is missing.
+        BadCapability = 4,
+        /// An argument is out of range, misaligned or wraps; nothing was changed.
+        BadParameter = 5,
+        /// The feature does not exist on this machine.
+        BadFeature = 6,
+        /// The object lives on another core and this call cannot cross.
+        BadCore = 7,
+        /// The device or interrupt does not exist or belongs to somebody else.
+        BadDevice = 8,
+        /// The kernel-memory budget of the protection domain that pays is used up.
+        OutOfBudget = 9,
+        /// The kernel's own pool is used up although the budget would have allowed it.
+        OutOfMemory = 10,
+        /// The receiver's budget does not allow to take the message's capabilities.
+        PeerOutOfBudget = 11,
+        /// The object is in use in a way that forbids the call (a VCPU that runs, a range that is mapped already).
+        Busy = 12,
+        /// The work was done in part and has to be called again with the same arguments (a preemption point).
+        Again = 13,
     }
 }
 
+/// By its name, by which the reference has it.
 impl core::fmt::Display for Status {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Success => "success",
-            Self::Timeout => "timed out",
-            Self::Aborted => "aborted",
-            Self::BadHypercall => "no such hypercall",
-            Self::BadCapability => "bad capability",
-            Self::BadParameter => "bad parameter",
-            Self::BadFeature => "feature not available",
-            Self::BadCore => "wrong core",
-            Self::BadDevice => "bad device",
-            Self::OutOfBudget => "kernel-memory budget used up",
-            Self::OutOfMemory => "kernel memory used up",
-            Self::PeerOutOfBudget => "kernel-memory budget of the receiver used up",
-            Self::Busy => "in use",
-            Self::Again => "to be continued",
-        })
+        write!(f, "{self:?}")
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The trace: what a core did, as records of fixed size in a ring of its own.
 //!
-//! A [`Ring`] header is followed by room for so many [`Record`]s. Record number n (counted from 0) lies at place n modulo that
-//! number. Numbers are little-endian. `docs/spec/trace.md` has the same by tables.
+//! A header of 64 bytes is followed by room for so many [`Record`]s. Record number n (counted from 0) lies at place n modulo that
+//! number. Numbers are little-endian. `docs/spec/trace.md` has header and records by tables.
 
 /// First eight bytes of a ring: "CLSTRTRC".
 pub const MAGIC: u64 = u64::from_le_bytes(*b"CLSTRTRC");
@@ -10,26 +10,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"CLSTRTRC");
 pub const VERSION: u32 = 1;
 /// Words of a record.
 pub const WORDS: usize = 4;
-
-/// Head of a ring.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct Ring {
-    /// [`MAGIC`].
-    pub magic: u64,
-    /// [`VERSION`].
-    pub version: u32,
-    /// Number of the core.
-    pub core: u32,
-    /// Frequency of the time-stamp counter, Hz.
-    pub tsc_hz: u64,
-    /// Number of records that there is room for.
-    pub capacity: u64,
-    /// Records written since the boot.
-    pub written: u64,
-    /// Reserved.
-    pub reserved: [u64; 3],
-}
+/// Longest name of an EC, bytes.
+pub const NAME: usize = 64;
 
 /// Something that happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +28,6 @@ pub struct Record {
 }
 
 const _: () = assert!(size_of::<Record>() == 8 * WORDS);
-const _: () = assert!(size_of::<Ring>() == 64);
 
 impl Record {
     /// A record without time and number.
@@ -60,103 +41,51 @@ impl Record {
     pub const fn to_words(self) -> [u64; WORDS] {
         [self.time, self.what, self.first, self.second]
     }
+}
 
-    /// From words.
-    #[must_use]
-    pub const fn from_words([time, what, first, second]: [u64; WORDS]) -> Self {
-        Self { time, what, first, second }
+numbered! {
+    /// Kinds of events. An object is named by its address in the kernel, a number that means nothing else.
+    pub enum Event: u64 {
+        /// A hypercall begins. Detail: its number, 0xffff for a foreign system call. First: the calling EC; second: the first argument.
+        CallEnter = 1,
+        /// Its handler has ended; if it waits, that says [`Event::Switch`]. Detail as before. First: the calling EC; second: the status.
+        CallExit = 2,
+        /// Another EC is current. First: the EC, 0 for none; second: its PD.
+        Switch = 3,
+        /// A call was handed over. Detail: the caller's core; first: the caller; second: the callee.
+        IpcCall = 4,
+        /// A reply was handed over. Detail: the callee's core; first: the callee; second: the caller.
+        IpcReply = 5,
+        /// A guest is entered. First: the VCPU; second: the EC that runs it.
+        GuestEnter = 6,
+        /// It exited. Detail: the exit reason for its monitor, 0xfffe: an interrupt, 0xffff: nothing that concerns the monitor. First: the VCPU;
+        /// second: the EC.
+        GuestExit = 7,
+        /// An exception or interrupt. Detail: the vector. First: the EC that was interrupted, 0 if it was the kernel; second: the address of a
+        /// page fault, else the instruction pointer.
+        TrapEnter = 8,
+        /// It was handled. Detail and first as before.
+        TrapExit = 9,
+        /// The scheduler takes over.
+        SettleEnter = 10,
+        /// It has decided.
+        SettleExit = 11,
+        /// The core waits for an interrupt.
+        IdleEnter = 12,
+        /// It was woken.
+        IdleExit = 13,
+        /// The name of an EC. Detail: which part, from 0. First: the EC; second: eight bytes of the name, NUL-padded.
+        Name = 14,
     }
-
-    /// The event, if it is one of this version.
-    #[must_use]
-    pub const fn event(&self) -> Option<Event> {
-        Event::from_raw(self.what & 0xff)
-    }
-
-    /// The detail.
-    #[must_use]
-    pub const fn detail(&self) -> u16 {
-        (self.what >> 16 & 0xffff) as u16
-    }
 }
 
-macro_rules! events {
-    ($($(#[doc = $text:literal])+ $name:ident = $number:literal,)+) => {
-        /// Kinds of events. An object is named by its address in the kernel, a number that means nothing else.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        #[repr(u64)]
-        pub enum Event {
-            $($(#[doc = $text])+ $name = $number,)+
-        }
-
-        impl Event {
-            /// All of them, with their names.
-            pub const ALL: &'static [(&'static str, Self)] = &[$((stringify!($name), Self::$name),)+];
-
-            /// The event of that number.
-            #[must_use]
-            pub const fn from_raw(raw: u64) -> Option<Self> {
-                match raw {
-                    $($number => Some(Self::$name),)+
-                    _ => None,
-                }
-            }
-        }
-    };
-}
-
-events! {
-    /// A hypercall begins. Detail: its number, 0xffff for a foreign system call. First: the calling EC; second: the first argument.
-    CallEnter = 1,
-    /// Its handler has ended; if it waits, that says [`Event::Switch`]. Detail as before. First: the calling EC; second: the status.
-    CallExit = 2,
-    /// Another EC is current. First: the EC, 0 for none; second: its PD.
-    Switch = 3,
-    /// A call was handed over. First: the caller; second: the callee.
-    IpcCall = 4,
-    /// A reply was handed over. First: the callee; second: the caller.
-    IpcReply = 5,
-    /// A guest is entered. First: the VCPU; second: the EC that runs it.
-    GuestEnter = 6,
-    /// It exited. Detail: the exit reason for its monitor, 0xfffe: an interrupt, 0xffff: nothing that concerns the monitor. First: the VCPU;
-    /// second: the EC.
-    GuestExit = 7,
-    /// An exception or interrupt. Detail: the vector. First: the EC that was interrupted, 0 if it was the kernel; second: the address of a
-    /// page fault, else the instruction pointer.
-    TrapEnter = 8,
-    /// It was handled. Detail and first as before.
-    TrapExit = 9,
-    /// The scheduler takes over.
-    SettleEnter = 10,
-    /// It has decided.
-    SettleExit = 11,
-    /// The core waits for an interrupt.
-    IdleEnter = 12,
-    /// It was woken.
-    IdleExit = 13,
-    /// The name of an EC. Detail: which part, from 0. First: the EC; second: eight bytes of the name, NUL-padded.
-    Name = 14,
-}
-
-/// Operations of [`crate::hypercall::TraceControl`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u64)]
-pub enum TraceOp {
-    /// Copies records of core `argument` into the message words, from record number `value` on. Answers the number of the first one
-    /// copied, which is larger if that one was overwritten, and how many.
-    Read = 0,
-    /// Names the EC at selector `argument` by the first `value` bytes of the message words, 32 at most.
-    Name = 1,
-}
-
-impl TraceOp {
-    /// The operation of that number.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        match raw {
-            0 => Some(Self::Read),
-            1 => Some(Self::Name),
-            _ => None,
-        }
+numbered! {
+    /// Operations of [`crate::hypercall::TraceControl`].
+    pub enum TraceOp: u64 {
+        /// Copies records of core `argument` into the message words, from record number `value` on. Answers the number of the first one
+        /// copied, which is larger if that one was overwritten, and how many.
+        Read = 0,
+        /// Names the EC at selector `argument` by the first `value` bytes of the message words, 64 at most.
+        Name = 1,
     }
 }

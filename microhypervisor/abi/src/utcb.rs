@@ -5,7 +5,7 @@
 //! of the page is the page's own address, so that `gs:[0]` is the pointer). The kernel reads of it only what the
 //! fields below say, and writes messages, and nothing in it is trusted.
 
-use crate::cap::{Perms, Selector};
+use crate::cap::Perms;
 
 /// Number of message words.
 pub const WORDS: usize = 480;
@@ -63,18 +63,6 @@ impl Item {
     /// A capability: if it is a portal into the receiver's PD, the receiver gets that portal's identity and
     /// no capability; else it is delegated.
     pub const TRANSLATE: u64 = 2;
-
-    /// Item that delegates a capability with these permissions.
-    #[must_use]
-    pub const fn delegate(sel: Selector, perms: Perms) -> Self {
-        Self { value: sel as u64, attr: Self::DELEGATE | (perms.bits() as u64) << 8 }
-    }
-
-    /// Item that shows the receiver one of its own portals, or delegates if it is not the receiver's.
-    #[must_use]
-    pub const fn translate(sel: Selector, perms: Perms) -> Self {
-        Self { value: sel as u64, attr: Self::TRANSLATE | (perms.bits() as u64) << 8 }
-    }
 
     /// Kind of item.
     #[must_use]

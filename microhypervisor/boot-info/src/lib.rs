@@ -5,7 +5,8 @@
 //! answers a byte of physical memory or nothing, every length is checked, and what makes no sense is an error that says so. So the
 //! readers also run on the host, on structures that no loader would make.
 //!
-//! Key types: [`read`] answers an [`Info`] and tells the ranges of memory one by one; [`acpi_root`] follows a root pointer.
+//! Key types: [`Part`] is a stretch of memory, read within its bounds; [`read`] answers an [`Info`] and tells the ranges of memory one by
+//! one; [`acpi_root`] follows a root pointer.
 //!
 //! Sources: Xen `public/arch-x86/hvm/start_info.h` (PVH); Multiboot 2 specification, 3.6 (boot information); UEFI 2.10, 7.2
 //! (memory descriptors); ACPI 6.5, 5.2.5 (root pointer).
@@ -70,33 +71,73 @@ impl Info {
     }
 }
 
-/// Physical memory.
-struct Memory<'a>(&'a dyn Fn(u64) -> Option<u8>);
+/// Reads a byte of physical memory, where there is any that can be read.
+pub type Reader<'a> = &'a (dyn Fn(u64) -> Option<u8> + Sync);
 
-impl Memory<'_> {
-    fn number(&self, address: u64, bytes: u64) -> Option<u64> {
-        let mut sum = 0;
-        for index in (0..bytes).rev() {
-            sum = sum << 8 | u64::from((self.0)(address.checked_add(index)?)?);
+/// A stretch of physical memory with something in it. No access leaves it.
+#[derive(Clone, Copy)]
+pub struct Part<'a> {
+    memory: Reader<'a>,
+    /// Physical address.
+    pub base: u64,
+    /// Length in bytes.
+    pub size: u64,
+}
+
+impl core::fmt::Debug for Part<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:#x} + {:#x}", self.base, self.size)
+    }
+}
+
+impl<'a> Part<'a> {
+    /// A stretch; `None` if it wraps.
+    #[must_use]
+    pub fn new(memory: Reader<'a>, base: u64, size: u64) -> Option<Self> {
+        base.checked_add(size).map(|_| Self { memory, base, size })
+    }
+
+    /// An ACPI table with its header, if its checksum is right, and its signature where one is asked for (ACPI 6.5, 5.2.6).
+    #[must_use]
+    pub fn table(memory: Reader<'a>, base: u64, signature: Option<[u8; 4]>) -> Option<Self> {
+        let header = Self::new(memory, base, 36).filter(|header| header.base != 0)?;
+        if signature.is_some_and(|wanted| header.u32(0) != Some(u32::from_le_bytes(wanted))) {
+            return None;
         }
-        Some(sum)
+        let table = Self::new(memory, base, header.number(4, 4).filter(|size| *size >= 36)?)?;
+        let sum = (0..table.size).try_fold(0u8, |sum, at| Some(sum.wrapping_add(table.u8(at)?)))?;
+        (sum == 0).then_some(table)
     }
 
-    fn u8(&self, address: u64) -> Option<u8> {
-        (self.0)(address)
+    /// A part of it.
+    #[must_use]
+    pub fn part(self, offset: u64, size: u64) -> Option<Self> {
+        (offset.checked_add(size)? <= self.size).then_some(Self { base: self.base.checked_add(offset)?, size, ..self })
     }
 
-    fn u32(&self, address: u64) -> Option<u32> {
-        u32::try_from(self.number(address, 4)?).ok()
+    /// A little-endian number of up to eight bytes.
+    #[must_use]
+    pub fn number(self, offset: u64, bytes: u64) -> Option<u64> {
+        let Self { memory, base, .. } = self.part(offset, bytes)?;
+        (0..bytes).rev().try_fold(0, |sum, at| Some(sum << 8 | u64::from(memory(base.checked_add(at)?)?)))
     }
 
-    fn u64(&self, address: u64) -> Option<u64> {
-        self.number(address, 8)
+    /// One of four bytes.
+    #[must_use]
+    pub fn u32(self, offset: u64) -> Option<u32> {
+        u32::try_from(self.number(offset, 4)?).ok()
     }
 
-    fn string(&self, address: u64, into: &mut [u8; CMDLINE]) {
+    /// A byte.
+    #[must_use]
+    pub fn u8(self, offset: u64) -> Option<u8> {
+        (self.memory)(self.part(offset, 1)?.base)
+    }
+
+    /// Copies a string, up to its NUL; what is too long is cut.
+    fn string(self, offset: u64, into: &mut [u8; CMDLINE]) {
         let (_, places) = into.split_last_mut().unwrap_or((&mut 0, &mut []));
-        for (place, at) in places.iter_mut().zip(address..) {
+        for (place, at) in places.iter_mut().zip(offset..) {
             match self.u8(at) {
                 None | Some(0) => return,
                 Some(byte) => *place = byte,
@@ -115,18 +156,18 @@ const fn kind(e820: u32) -> MemoryKind {
     }
 }
 
-/// Reads what the loader left at an address. `byte` reads physical memory, as far as there is any that can be read; `range` gets each
-/// range of memory: first byte, length, kind. These come in any order and may overlap, as the firmware will have it.
+/// Reads what the loader left at an address. `range` gets each range of memory: first byte, length, kind. These come in any order and
+/// may overlap, as the firmware will have it.
 ///
 /// # Errors
 /// What is wrong or missing.
 pub fn read(
     protocol: Protocol,
     address: u64,
-    byte: &dyn Fn(u64) -> Option<u8>,
+    memory: Reader<'_>,
     range: &mut dyn FnMut(u64, u64, MemoryKind),
 ) -> Result<Info, &'static str> {
-    let (memory, mut info, mut ranges) = (Memory(byte), Info::new(), 0u32);
+    let (mut info, mut ranges) = (Info::new(), 0u32);
     let mut counted = |base: u64, size: u64, kind: MemoryKind| {
         // What runs over the end of the address space is no memory.
         if size != 0 && base.checked_add(size).is_some() {
@@ -135,8 +176,8 @@ pub fn read(
         }
     };
     let done = match protocol {
-        Protocol::Pvh => pvh::read(&memory, address, &mut info, &mut counted),
-        Protocol::Multiboot2 => multiboot::read(&memory, address, &mut info, &mut counted),
+        Protocol::Pvh => pvh::read(memory, address, &mut info, &mut counted),
+        Protocol::Multiboot2 => multiboot::read(memory, address, &mut info, &mut counted),
     };
     done.ok_or("the loader's information is not complete")?;
     if ranges == 0 {
@@ -145,21 +186,18 @@ pub fn read(
     if info.image.1 == 0 {
         return Err("no boot image: the loader must give one module");
     }
-    if info.image.0.checked_add(info.image.1).is_none_or(|end| end > 1 << 32) {
-        return Err("the boot image lies above 4 GiB, where the kernel cannot read it yet");
-    }
     Ok(info)
 }
 
-/// Physical address of the table of tables (XSDT, or RSDT in old firmware) that a root pointer names. Unlike the pointer, of which a
-/// loader may have made a copy somewhere, it lies in memory that the firmware keeps.
+/// The table of tables that a root pointer names (XSDT, or RSDT in old firmware): its physical address, and how many bytes its entries
+/// have. Unlike the pointer, of which a loader may have made a copy somewhere, it lies in memory that the firmware keeps.
 #[must_use]
-pub fn acpi_root(rsdp: u64, byte: &dyn Fn(u64) -> Option<u8>) -> Option<u64> {
-    let memory = Memory(byte);
-    if memory.u64(rsdp)? != u64::from_le_bytes(*b"RSD PTR ") {
+pub fn acpi_root(rsdp: u64, memory: Reader<'_>) -> Option<(u64, u64)> {
+    let old = Part::new(memory, rsdp, 20)?;
+    if old.number(0, 8)? != u64::from_le_bytes(*b"RSD PTR ") {
         return None;
     }
-    let extended = if memory.u8(rsdp.checked_add(15)?)? >= 2 { memory.u64(rsdp.checked_add(24)?)? } else { 0 };
-    let root = if extended == 0 { u64::from(memory.u32(rsdp.checked_add(16)?)?) } else { extended };
-    (root != 0).then_some(root)
+    let extended = if old.u8(15)? >= 2 { Part::new(memory, rsdp, 36)?.number(24, 8)? } else { 0 };
+    let root = if extended == 0 { (old.number(16, 4)?, 4) } else { (extended, 8) };
+    (root.0 != 0).then_some(root)
 }

@@ -13,7 +13,7 @@ use cloister_abi::hip::MemoryKind;
 use proptest::collection::vec as bytes_of;
 use proptest::prelude::{any, proptest};
 
-use crate::{Framebuffer, Info, Protocol, acpi_root, read};
+use crate::{Framebuffer, Info, Part, Protocol, acpi_root, read};
 
 /// Where the structures lie; physical memory is nothing else.
 const BASE: u64 = 0x1000;
@@ -179,11 +179,32 @@ fn pvh_maps_that_are_nonsense_are_refused() {
 }
 
 #[test]
-fn an_image_above_4_gib_is_told_as_such() {
+fn an_image_may_lie_above_4_gib() {
     let mut memory = pvh(1, &[0, 0xa_0000, 1]);
     memory[0x44] = 1;
-    let error = read_all(Protocol::Pvh, &memory).expect_err("too high");
-    assert!(error.contains("above 4 GiB"));
+    assert_eq!(read_all(Protocol::Pvh, &memory).expect("well-formed").0.image, (0x1_0100_0000, 0x2000));
+}
+
+/// Firmware of some machines has its tables up there.
+#[test]
+fn tables_above_4_gib_are_read() {
+    const HIGH: u64 = 0x12_3450_0000;
+    let mut pointer = [b"RSD PTR ".to_vec(), vec![0; 28]].concat();
+    pointer[15] = 2;
+    pointer[24..32].copy_from_slice(&(HIGH + 0x100).to_le_bytes());
+    let mut table = [b"XSDT".to_vec(), vec![44, 0, 0, 0], vec![0; 36]].concat();
+    table[36..44].copy_from_slice(&(HIGH + 0x200).to_le_bytes());
+    table[9] = table.iter().fold(0u8, |sum, byte| sum.wrapping_sub(*byte));
+    pointer.resize(0x100, 0);
+    let bytes = [pointer, table].concat();
+    let memory = |address: u64| bytes.get(usize::try_from(address.checked_sub(HIGH)?).ok()?).copied();
+    assert_eq!(acpi_root(HIGH, &memory), Some((HIGH + 0x100, 8)));
+    let root = Part::table(&memory, HIGH + 0x100, Some(*b"XSDT")).expect("whole");
+    assert_eq!((root.size, root.number(36, 8)), (44, Some(HIGH + 0x200)));
+    assert!(Part::table(&memory, HIGH + 0x100, Some(*b"RSDT")).is_none());
+    // Its sum, and its end.
+    assert!(Part::table(&memory, HIGH + 0x101, None).is_none());
+    assert!(root.number(40, 8).is_none() && root.u8(44).is_none());
 }
 
 #[test]
@@ -199,9 +220,9 @@ fn root_pointers_old_and_new() {
     let mut pointer = [b"RSD PTR ".to_vec(), vec![0; 28]].concat();
     pointer[16..20].copy_from_slice(&0x7fe0_0000u32.to_le_bytes());
     pointer[24..32].copy_from_slice(&0x1_0000_0000u64.to_le_bytes());
-    assert_eq!(acpi_root(BASE, &byte(&pointer)), Some(0x7fe0_0000));
+    assert_eq!(acpi_root(BASE, &byte(&pointer)), Some((0x7fe0_0000, 4)));
     pointer[15] = 2;
-    assert_eq!(acpi_root(BASE, &byte(&pointer)), Some(0x1_0000_0000));
+    assert_eq!(acpi_root(BASE, &byte(&pointer)), Some((0x1_0000_0000, 8)));
     pointer[0] = b'x';
     assert_eq!(acpi_root(BASE, &byte(&pointer)), None);
     assert_eq!(acpi_root(u64::MAX, &byte(&pointer)), None);

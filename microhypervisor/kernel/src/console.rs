@@ -5,6 +5,7 @@
 //! [`crate::flood`]: the console is slow, and whoever writes waits for it.
 
 use crate::arch::{cpu, serial, timer};
+use crate::boot::option;
 use crate::percore;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
@@ -90,6 +91,6 @@ pub(crate) fn init(cmdline: &str) {
     serial::init(cmdline);
     // The only logger that is ever set.
     let _ = log::set_logger(&Console);
-    let level = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("log-level=")?.parse().ok());
+    let level = option(cmdline, "log-level=").and_then(|level| level.parse().ok());
     log::set_max_level(level.unwrap_or(LevelFilter::Info));
 }

@@ -7,6 +7,7 @@
 
 use crate::arch::backtrace::{self, Registers};
 use crate::arch::{Frame, power, smp};
+use crate::boot::option;
 use crate::console::Console;
 use crate::percore;
 use core::fmt::{self, Write};
@@ -57,8 +58,7 @@ pub(crate) fn exception(frame: &Frame) -> ! {
 
 /// `crash=KIND` on the command line: ends the boot in one of the ways in which a kernel can end, to test what it says then.
 pub(crate) fn test(cmdline: &str) {
-    let kind = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("crash="));
-    if let Some(kind) = kind {
+    if let Some(kind) = option(cmdline, "crash=") {
         on_purpose(kind);
     }
 }

@@ -19,9 +19,10 @@ use crate::object::ec::State;
 use crate::object::{Ec, Object, Pt, Ref, Sc};
 use crate::percore::{self, Core, RESCHEDULE};
 use crate::remote::{self, START};
-use crate::sched;
+use crate::{sched, trace};
 use cloister_abi::hypercall::IpcFlags;
 use cloister_abi::status::Status;
+use cloister_abi::trace::Event;
 use cloister_abi::utcb::Header;
 
 /// A call that has come from another core.
@@ -167,6 +168,7 @@ fn knock(sc: &Sc, visit: &Visit) -> Result<bool, Status> {
     visit.caller.utcb.copy_words(callee.utcb, visit.header.words());
     ipc::start(callee, &visit.portal, visit.header);
     callee.visitor.set(Some(Ref::of(sc)));
+    trace::crossed(Event::IpcCall, &visit.caller, callee);
     Ok(true)
 }
 
@@ -174,6 +176,9 @@ fn knock(sc: &Sc, visit: &Visit) -> Result<bool, Status> {
 pub(crate) fn reply(core: &Core, ec: &Ec, header: Header) {
     let Some(sc) = dismiss(core, ec) else { return };
     let journey = sc.journey.take();
+    if let Journey::Visiting(visit) = &journey {
+        trace::crossed(Event::IpcReply, ec, &visit.caller);
+    }
     let result = match &journey {
         Journey::Visiting(visit) if header.is_valid() => ipc::items(ec, &visit.caller, header.items())
             .map(|()| ec.utcb.copy_words(visit.caller.utcb, header.words())),

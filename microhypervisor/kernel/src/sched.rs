@@ -118,8 +118,8 @@ fn expire(core: &Core, now: u64) {
         let ec = unsafe { ec.as_ref() };
         ec.deadline.set(0);
         // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
-        if ec.semaphore.get().is_some_and(|sm| unsafe { sm.as_ref() }.forget(ec)) {
-            ec.wake(Status::Timeout, 0);
+        if ec.semaphore.get().is_some_and(|sm| unsafe { sm.as_ref() }.semaphore.forget(ec)) {
+            ec.end_wait(Status::Timeout, 0);
         }
     }
 }

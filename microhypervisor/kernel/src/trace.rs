@@ -6,10 +6,12 @@
 //! exists twice, compiled with and without.
 //!
 //! A ring is memory of the pool, written by its core alone with interrupts off, and read by anybody through `TraceControl`: a record is
-//! written before it is counted, and a reader looks at the counter again after it has copied. `docs/spec/trace.md` has the format.
+//! written before it is counted, and a reader looks at the counter again after it has copied. Names of ECs are also kept in a ring of
+//! their own, which events do not overwrite. `docs/spec/trace.md` has the format.
 
 use crate::arch::hooks::{self, Callee};
 use crate::arch::{Frame, cpu, timer, trap};
+use crate::boot::{bytes, option};
 use crate::memory::{POOL, physical};
 use crate::object::{Ec, MessagePage, Vcpu};
 use crate::percore::{CORES, Core, core};
@@ -17,7 +19,7 @@ use crate::syscall::{HANDLERS, Handler};
 use crate::width::{index, low16};
 use cloister_abi::arch::current::HYPERCALL_BASE;
 use cloister_abi::hypercall::{CALLS, Call, IpcCall, IpcReply, VcpuRun};
-use cloister_abi::trace::{Event, MAGIC, Record, VERSION, WORDS};
+use cloister_abi::trace::{Event, MAGIC, NAME, Record, VERSION, WORDS};
 use cloister_mechanism::FRAME;
 use cloister_vcpu::Exit;
 use core::ptr::NonNull;
@@ -25,14 +27,14 @@ use core::sync::atomic::{
     AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Acquire, Ordering::Relaxed, Ordering::Release,
 };
 
-/// Longest name of an EC, bytes.
-pub(crate) const NAME: usize = 32;
+/// Frames of a ring of names.
+const NAMES_FRAMES: usize = 8;
 /// Records that one call reads at most.
 const READ: usize = cloister_abi::utcb::WORDS / WORDS;
 /// Detail of a foreign system call, which has no number.
 const FOREIGN: u16 = 0xffff;
 
-/// A ring: `cloister_abi::trace::Ring` as atomic words, and the records behind it.
+/// A ring: its header in atomic words, and the records behind it.
 #[repr(C)]
 pub(crate) struct Ring {
     magic: AtomicU64,
@@ -45,11 +47,12 @@ pub(crate) struct Ring {
 }
 
 const HEADER: usize = size_of::<Ring>();
-const _: () = assert!(HEADER == size_of::<cloister_abi::trace::Ring>());
+const _: () = assert!(HEADER == 64);
 
 static ON: AtomicBool = AtomicBool::new(false);
-static RINGS: [AtomicPtr<Ring>; CORES] = [const { AtomicPtr::new(core::ptr::null_mut()) }; CORES];
-/// Size of a ring, in frames.
+/// The rings of each core: of its events, and of names.
+static RINGS: [[AtomicPtr<Ring>; 2]; CORES] = [const { [const { AtomicPtr::new(core::ptr::null_mut()) }; 2] }; CORES];
+/// Size of a ring of events, in frames.
 static FRAMES: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether there is a trace.
@@ -58,11 +61,30 @@ pub(crate) fn is_on() -> bool {
     ON.load(Relaxed)
 }
 
-/// The ring of a core.
+/// The ring of a core's events.
 pub(crate) fn ring(core: usize) -> Option<&'static Ring> {
-    let ring = RINGS.get(core)?.load(Acquire);
+    rings(core)?.next()
+}
+
+/// Its rings.
+fn rings(core: usize) -> Option<impl Iterator<Item = &'static Ring>> {
     // SAFETY: rings are kept for ever, and are atomic words.
-    NonNull::new(ring).map(|ring| unsafe { ring.as_ref() })
+    Some(RINGS.get(core)?.iter().filter_map(|ring| unsafe { ring.load(Acquire).as_ref() }))
+}
+
+/// Names an EC, in the rings of the core that does.
+pub(crate) fn name(core: usize, ec: &Ec, text: MessagePage, length: usize) -> bool {
+    let mut name = [0; NAME];
+    for (place, byte) in name.iter_mut().zip(text.bytes(length)) {
+        *place = byte;
+    }
+    let parts = || (0..).zip(name.as_chunks::<8>().0).take(length.div_ceil(8));
+    for ring in rings(core).into_iter().flatten() {
+        parts().for_each(|(part, bytes)| {
+            ring.push(Record::new(Event::Name, part, address(ec), u64::from_le_bytes(*bytes)))
+        });
+    }
+    is_on()
 }
 
 impl Ring {
@@ -99,47 +121,24 @@ impl Ring {
         // The core may have gone on and overwritten what was just read; then the caller tries again from there.
         if first < oldest() { (oldest(), 0) } else { (first, count) }
     }
-
-    /// Names an EC.
-    pub(crate) fn name(&self, ec: &Ec, text: MessagePage, length: usize) {
-        let mut name = [0; NAME];
-        for (place, byte) in name.iter_mut().zip(text.bytes(length)) {
-            *place = byte;
-        }
-        for (part, bytes) in (0..).zip(name.as_chunks::<8>().0).take(length.div_ceil(8)) {
-            self.push(Record::new(Event::Name, part, address(ec), u64::from_le_bytes(*bytes)));
-        }
-    }
 }
 
 /// Switches the trace on if the command line says so. Called at boot, before the kernel's code becomes read-only.
 pub(crate) fn init(cmdline: &str) {
-    let Some(size) = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("trace=")) else { return };
-    let unit = size.len() - size.trim_end_matches(['K', 'M']).len();
-    let bytes = size[..size.len() - unit].parse::<usize>().ok().and_then(|count| {
-        count.checked_mul(match &size[size.len() - unit..] {
-            "K" => 1 << 10,
-            "M" => 1 << 20,
-            _ => 1,
-        })
-    });
-    let Some(frames) = bytes.map(|bytes| bytes.div_ceil(FRAME)).filter(|frames| *frames > 0) else {
+    let Some(size) = option(cmdline, "trace=") else { return };
+    let Some(frames) = bytes(size).map(|bytes| index(bytes).div_ceil(FRAME)).filter(|frames| *frames > 0) else {
         return log::warn!("no trace: {size} is no size");
     };
     FRAMES.store(frames, Relaxed);
     if add_core(0) {
-        let traced: [(Callee, Callee); 5] = [
-            (Callee::Table(HANDLERS.as_ptr().addr() as u64), Callee::Table(TRACED.as_ptr().addr() as u64)),
-            (
-                Callee::Function(crate::syscall::foreign as *const () as u64),
-                Callee::Function(foreign as *const () as u64),
-            ),
-            (Callee::Function(crate::sched::settle as *const () as u64), Callee::Function(settle as *const () as u64)),
-            (Callee::Function(trap::user_trap as *const () as u64), Callee::Function(user_trap as *const () as u64)),
-            (
-                Callee::Function(trap::kernel_trap as *const () as u64),
-                Callee::Function(kernel_trap as *const () as u64),
-            ),
+        let table = |table: &'static [Handler]| Callee::Table(table.as_ptr().addr() as u64);
+        let function = |function: *const ()| Callee::Function(function.addr() as u64);
+        let traced = [
+            (table(&HANDLERS), table(&TRACED)),
+            (function(crate::syscall::foreign as _), function(foreign as _)),
+            (function(crate::sched::settle as _), function(settle as _)),
+            (function(trap::user_trap as _), function(user_trap as _)),
+            (function(trap::kernel_trap as _), function(kernel_trap as _)),
         ];
         for (from, to) in traced {
             // SAFETY: at boot, before there are page tables of the kernel's own; each pair has one type.
@@ -151,30 +150,32 @@ pub(crate) fn init(cmdline: &str) {
     }
 }
 
-/// Makes the ring of a core. Called at boot, before that core runs anything; does nothing if there is no trace.
+/// Makes the rings of a core. Called at boot, before that core runs anything; does nothing if there is no trace.
 pub(crate) fn add_core(core: usize) -> bool {
     let frames = FRAMES.load(Relaxed);
-    let Some(place) = RINGS.get(core).filter(|_| frames > 0) else { return false };
-    let Ok(memory) = POOL.reserve(frames) else {
-        log::warn!("no trace of core {core}: the kernel's pool has no {} KiB for it", frames * FRAME / 1024);
-        return false;
-    };
-    // SAFETY: fresh frames of this size, kept for ever.
-    unsafe { memory.write_bytes(0, frames * FRAME) };
-    // SAFETY: zeroed, large enough, and atomic words.
-    let ring = unsafe { memory.cast::<Ring>().as_ref() };
-    ring.magic.store(MAGIC, Relaxed);
-    ring.version_core.store(u64::from(VERSION) | (core as u64) << 32, Relaxed);
-    ring.capacity.store(((frames * FRAME - HEADER) / size_of::<Record>()) as u64, Relaxed);
-    place.store(memory.cast().as_ptr(), Release);
+    let Some(places) = RINGS.get(core).filter(|_| frames > 0) else { return false };
+    for (place, frames) in places.iter().zip([frames, NAMES_FRAMES]) {
+        let Ok(memory) = POOL.reserve(frames) else {
+            log::warn!("no trace of core {core}: the kernel's pool has no {} KiB for it", frames * FRAME / 1024);
+            return false;
+        };
+        // SAFETY: fresh frames of this size, kept for ever.
+        unsafe { memory.write_bytes(0, frames * FRAME) };
+        // SAFETY: zeroed, large enough, and atomic words.
+        let ring = unsafe { memory.cast::<Ring>().as_ref() };
+        ring.magic.store(MAGIC, Relaxed);
+        ring.version_core.store(u64::from(VERSION) | (core as u64) << 32, Relaxed);
+        ring.capacity.store(((frames * FRAME - HEADER) / size_of::<Record>()) as u64, Relaxed);
+        place.store(memory.cast().as_ptr(), Release);
+    }
     true
 }
 
 /// Tells where the rings are, for tools that look into the machine from outside. Called at boot, when time is known.
 pub(crate) fn announce() {
-    for (core, ring) in (0..CORES).filter_map(|core| Some((core, ring(core)?))) {
+    for (core, ring) in (0..CORES).flat_map(|core| rings(core).into_iter().flatten().map(move |ring| (core, ring))) {
         ring.tsc_hz.store(timer::tsc_hz(), Relaxed);
-        let size = FRAMES.load(Relaxed) * FRAME;
+        let size = HEADER + index(ring.capacity.load(Relaxed)) * size_of::<Record>();
         log::info!("trace: core {core} at {:#x}, {size} bytes", physical(NonNull::from(ring)));
     }
 }
@@ -217,8 +218,8 @@ pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
     let now = optional(core.current());
     if now != this {
         match number {
-            IpcCall::NUMBER => note(Event::IpcCall, 0, this, now),
-            IpcReply::NUMBER => note(Event::IpcReply, 0, this, now),
+            IpcCall::NUMBER => note(Event::IpcCall, u16::from(core.id), this, now),
+            IpcReply::NUMBER => note(Event::IpcReply, u16::from(core.id), this, now),
             _ => {}
         }
     }
@@ -259,6 +260,13 @@ extern "C" fn kernel_trap(frame: &mut Frame) {
     note(Event::TrapEnter, vector, 0, place(frame));
     trap::kernel_trap(frame);
     note(Event::TrapExit, vector, 0, 0);
+}
+
+/// Notes a call that has come from another core, or its reply.
+pub(crate) fn crossed(event: Event, from: &Ec, to: &Ec) {
+    if is_on() {
+        note(event, u16::from(from.core), address(from), address(to));
+    }
 }
 
 /// Notes that the core is idle while `wait` waits.

@@ -366,9 +366,4 @@ impl<T: Target> Table<T> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "loom")]
-mod concurrent;
-
-#[cfg(test)]
-#[cfg(not(feature = "loom"))]
-mod model;
+mod tests;

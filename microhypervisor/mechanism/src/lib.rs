@@ -9,11 +9,12 @@
 //! * [`bitmap`] – which ports a domain may use
 //! * [`capability`] – object spaces: tables of capabilities
 //! * [`list`] – intrusive queues (run queues, waiters, what a domain owns)
-//! * [`ready`] – the run queue: priorities, round robin
+//! * `ready` – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
 //! * [`ranges`] – what physical memory is for
 //! * [`refcount`] – references to objects that are looked up without a lock
 //! * [`mail`] – what cores ask of each other's objects
+//! * [`semaphore`] – counters, signals, and who waits for them
 //! * [`work`] – how much of something large is destroyed in one go
 #![no_std]
 #![expect(unsafe_code, reason = "intrusive structures in raw kernel memory")]
@@ -29,8 +30,10 @@ pub mod mail;
 pub mod pool;
 pub mod radix;
 pub mod ranges;
+#[cfg(not(feature = "loom"))]
 pub mod ready;
 pub mod refcount;
+pub mod semaphore;
 pub mod slab;
 mod sync;
 pub mod timeout;

@@ -96,7 +96,7 @@ impl Entry {
     fn set(&self, entry: u64) {
         self.0.store(entry, Ordering::Release);
         #[cfg(all(test, not(feature = "loom")))]
-        model::written();
+        tests::model::written();
     }
 }
 
@@ -456,7 +456,3 @@ impl<F: Format> PageTable<F> {
 #[cfg(test)]
 #[cfg(not(feature = "loom"))]
 pub(crate) mod tests;
-
-#[cfg(test)]
-#[cfg(not(feature = "loom"))]
-mod model;

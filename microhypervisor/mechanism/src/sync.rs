@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Atomics and locks: those of `core` and `spin`; with the feature `loom` those of loom, which tries every order of steps that the
-//! memory model allows.
+//! Atomics, cells and locks: those of `core` and `spin`; with the feature `loom` those of loom, which tries every order of steps that the
+//! memory model allows, and finds cells that two use without being ordered.
 //!
 //! The feature is for tests of this crate only: loom's types work in its models alone.
 
 #[cfg(not(feature = "loom"))]
+pub(crate) use core::cell::Cell;
+#[cfg(not(feature = "loom"))]
 pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 #[cfg(not(feature = "loom"))]
-pub(crate) use spin::Mutex;
+pub(crate) use spin::{Mutex, MutexGuard};
+
+#[cfg(feature = "loom")]
+pub(crate) use loom::cell::Cell;
+#[cfg(feature = "loom")]
+pub(crate) use loom::sync::MutexGuard;
 
 #[cfg(feature = "loom")]
 pub(crate) use loom::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -23,7 +30,7 @@ impl<T> Mutex<T> {
         Self(loom::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().expect("nobody panics while it is locked")
     }
 }

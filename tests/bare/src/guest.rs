@@ -126,6 +126,12 @@ impl Guest {
         unsafe { &mut *self.state }
     }
 
+    /// Where the state page is mapped.
+    #[must_use]
+    pub fn state_address(&self) -> u64 {
+        self.state.expose_provenance() as u64
+    }
+
     /// Writes guest memory.
     pub fn write(&mut self, address: u64, bytes: &[u8]) {
         assert!(address + bytes.len() as u64 <= SIZE);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Hypercalls, well-formed and not, and the message page of the calling thread.
 
+use crate::documented::record;
 use cloister_abi::cap::Selector;
 use cloister_abi::hip::FIRST_FREE;
-use cloister_abi::hypercall::{Args, Call};
+use cloister_abi::hypercall::{Args, Call, IpcCall};
+use cloister_abi::status::Status;
 use cloister_abi::utcb::{Header, ITEMS, Item, Utcb, WORDS};
 use cloister_stubs::Answer;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -17,7 +19,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 #[inline]
 pub fn call<C: Call>(call: &C) -> Answer {
     // SAFETY: the program owns the machine and takes nothing away from itself that it still uses.
-    unsafe { cloister_stubs::invoke(call) }
+    let answer = unsafe { cloister_stubs::invoke(call) };
+    record(C::NUMBER, answer.err().unwrap_or(Status::Success));
+    answer
 }
 
 /// A hypercall with any number and any registers.
@@ -146,6 +150,8 @@ impl Message {
 ///
 /// # Errors
 /// The kernel's status.
-pub fn ipc(portal: Selector, words: usize, items: usize) -> Result<Header, cloister_abi::status::Status> {
-    cloister_stubs::call(portal, Header::new(words, items))
+pub fn ipc(portal: Selector, words: usize, items: usize) -> Result<Header, Status> {
+    let answer = cloister_stubs::call(portal, Header::new(words, items));
+    record(IpcCall::NUMBER, answer.err().unwrap_or(Status::Success));
+    answer
 }

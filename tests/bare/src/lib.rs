@@ -7,6 +7,7 @@
 //! * [`memory`] – pages of the machine, mapped or to be mapped
 //! * [`thread`] – threads and servers with stacks of their own
 //! * [`domain`] – further protection domains that share the program's image
+//! * [`documented`] – what calls may answer by the reference, and what they did
 //! * [`guest`] – a guest of a few pages with one virtual CPU
 //!
 //! Rule: this library asks the kernel for what the tests need and hides nothing of it: selectors are numbers, failures are the
@@ -16,6 +17,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "addresses have 64 bits here")]
 
 pub mod console;
+pub mod documented;
 pub mod domain;
 pub mod entry;
 pub mod guest;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the hostile component's threads and servers do, and how each call is counted.
 
-use crate::documented::DOCUMENTED;
 use crate::layout::{ANSWERS, COMPLAINT, FOREIGN, KNOWN, SLOTS, Thing, record};
 use crate::random::{Random, mix};
 use crate::{entry, scenes, single};
@@ -9,6 +8,7 @@ use cloister_abi::arch::x86_64::HYPERCALL_BASE;
 use cloister_abi::hypercall::{self as abi, Args, Call};
 use cloister_abi::status::Status;
 use cloister_abi::utcb::{Header, ITEMS, WORDS};
+use cloister_bare::documented::DOCUMENTED;
 use cloister_bare::kernel::message;
 use core::sync::atomic::Ordering::Relaxed;
 

@@ -16,13 +16,12 @@
 //!
 //! * [`supervisor`], [`victim`] – the root task and whom it watches over
 //! * [`hostile`] – the component's threads and servers; [`single`], [`scenes`] – what they do; [`entry`] – their first instructions
-//! * [`layout`] – what both sides know; [`documented`] – what the reference says
+//! * [`layout`] – what both sides know
 #![no_std]
 #![no_main]
 #![expect(unsafe_code, reason = "system calls of any kind, and pages shared with whoever misuses them")]
 #![expect(clippy::cast_possible_truncation, reason = "numbers at random are cut to what is needed")]
 
-mod documented;
 mod entry;
 mod hostile;
 mod layout;
@@ -34,10 +33,10 @@ mod victim;
 
 use cloister_abi::hypercall::CALLS;
 use cloister_abi::status::Status;
+use cloister_bare::documented::DOCUMENTED;
 use cloister_bare::entry::hip;
 use cloister_bare::println;
 use core::sync::atomic::Ordering::Relaxed;
-use documented::DOCUMENTED;
 use layout::{COMPLAINT, CORES, record};
 use supervisor::{Failure, Sums, Supervisor};
 
@@ -112,6 +111,9 @@ const NAMES: [&str; 14] = [
     "Again",
 ];
 
+/// Calls between two words on how far this is.
+const TELLING: u64 = 50_000;
+
 fn main() -> bool {
     let (calls, seed) = (parameter("fuzz.calls", 20_000), parameter("fuzz.seed", 1));
     let each = parameter("fuzz.generation", 5000);
@@ -133,9 +135,10 @@ fn main() -> bool {
             tell(&sums);
             return false;
         }
-        if sums.calls / 1_000_000 > told {
-            told = sums.calls / 1_000_000;
-            println!("fuzz: {} calls so far", sums.calls);
+        if sums.calls / TELLING > told {
+            told = sums.calls / TELLING;
+            // Whoever begins with that seed does what follows here.
+            println!("fuzz: {} calls so far, next seed {}", sums.calls, seed.wrapping_add(1));
         }
     }
     tell(&sums);

@@ -120,8 +120,10 @@ fn endless() -> Result<(Guest, cloister_bare::thread::Context, Selector), Status
     VCPU.store(guest.vcpu, Ordering::Relaxed);
     DONE.store(done, Ordering::Relaxed);
     let thread = spawn(runner, 0, 5)?;
-    // Now it runs.
-    let _ = down_for(done, 3_000);
+    // A busy host may let it wait for long.
+    while call(&VcpuSync { vcpu: guest.vcpu, groups: 0 }) != Err(Status::Busy) {
+        let _ = down_for(done, 1_000);
+    }
     Ok((guest, thread, done))
 }
 

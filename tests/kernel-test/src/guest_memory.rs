@@ -6,14 +6,18 @@ use crate::guest_guards::needed;
 use crate::harness::{Outcome, Test};
 use cloister_abi::arch::x86_64::vcpu::{ExitReason, Groups};
 use cloister_abi::cap::Access;
-use cloister_abi::hip::MACHINE_MEMORY;
+use cloister_abi::hip::{MACHINE_MEMORY, ROOT_HOST};
 use cloister_abi::hypercall::{Delegate, Revoke};
 use cloister_bare::guest::Guest;
 use cloister_bare::kernel::call;
-use cloister_bare::memory::{PAGE, frames, pages, write};
+use cloister_bare::memory::{PAGE, addresses, frames, map, pages, write};
 
-pub(crate) static TESTS: [Test; 3] =
-    [("guest-memory-revoked", revoked), ("guest-memory-in-large-pages", large), ("guest-memory-read-only", read_only)];
+pub(crate) static TESTS: [Test; 4] = [
+    ("guest-memory-revoked", revoked),
+    ("guest-memory-in-large-pages", large),
+    ("guest-memory-read-only", read_only),
+    ("guest-memory-with-less-rights", less_rights),
+];
 
 fn rights(access: Access) -> u64 {
     u64::from(access.bits())
@@ -95,5 +99,29 @@ fn read_only() -> Outcome {
     equal!(guest.run()?, ExitReason::Memory);
     equal!(guest.state().qualification[0] & 0x11, 0x11);
     guest.destroy();
+    Ok(())
+}
+
+/// Who may only read may not give others the right to write, however many hands it goes through.
+fn less_rights() -> Outcome {
+    needed()?;
+    let (address, second) = (addresses(0), addresses(0));
+    map(frames(0), address, 0, Access::READ)?;
+    let rights = rights(Access::READ | Access::WRITE);
+    let pass = |from: u64, dst, to: u64| {
+        let (src_base, dst_base) = (from / PAGE, to / PAGE);
+        call(&Delegate { src: ROOT_HOST, dst, src_base, dst_base, order: 0, rights })
+    };
+    pass(address, ROOT_HOST, second)?;
+    for source in [address, second] {
+        // mov al, [0]; mov [0], al; hlt, with the data segment behind the guest's memory.
+        let mut guest = Guest::real(&[0xa0, 0x00, 0x00, 0xa2, 0x00, 0x00, 0xf4])?;
+        guest.state().ds.base = 0x4_0000;
+        pass(source, guest.space, 0x4_0000)?;
+        equal!(guest.run()?, ExitReason::Memory);
+        equal!(guest.state().qualification[0] & 3, 3);
+        equal!(guest.state().rip, cloister_bare::guest::CODE + 3);
+        guest.destroy();
+    }
     Ok(())
 }

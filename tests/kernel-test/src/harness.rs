@@ -3,7 +3,7 @@
 //!
 //! A test is a function that answers [`Outcome`]; [`check!`], [`equal!`] and [`refused!`] leave it at the first thing
 //! that is not as it should be, with file, line and what was found. A watchdog of the highest priority ends the machine if a
-//! test hangs, and says in which.
+//! test hangs, and says in which. `test=NAME` on the kernel's command line chooses tests, and `rounds=N` repeats them.
 
 use crate::make::{down, rest, semaphore, up};
 use cloister_abi::cap::Selector;
@@ -156,8 +156,22 @@ fn tests() -> impl Iterator<Item = Test> {
     suites.into_iter().copied().flatten().copied().flatten().copied()
 }
 
+/// What the kernel's command line says behind such a word.
+fn parameter(word: &str) -> Option<&'static str> {
+    let line = entry::hip().cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
+    let mut words = core::str::from_utf8(line).unwrap_or_default().split_ascii_whitespace();
+    words.find_map(|found| found.strip_prefix(word)?.strip_prefix('='))
+}
+
+/// The tests that are wanted, with their numbers: those whose name contains `test=NAME`, so many times as `rounds=N` says.
+fn wanted() -> impl Iterator<Item = (usize, Test)> {
+    let name = parameter("test").unwrap_or_default();
+    let rounds = parameter("rounds").and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    (0..rounds).flat_map(move |_: u32| tests().enumerate().filter(move |(_, test)| test.0.contains(name)))
+}
+
 extern "C" fn run_all(done: u64) -> ! {
-    for (index, (name, test)) in tests().enumerate() {
+    for (index, (name, test)) in wanted() {
         CURRENT.store(index, Ordering::Relaxed);
         alive();
         match test() {

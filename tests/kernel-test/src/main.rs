@@ -19,12 +19,14 @@ mod crowds;
 mod destroy;
 mod device_guards;
 mod devices;
+mod documented;
 mod edu;
 mod exception_replies;
 mod exceptions;
 mod foreign;
 mod fpu;
 mod fuzz;
+mod guest_cores;
 mod guest_events;
 mod guest_exits;
 mod guest_guards;
@@ -39,6 +41,7 @@ mod journeys;
 mod make;
 mod messages;
 mod pci;
+mod ports;
 mod races;
 mod rollback;
 mod scheduling;
@@ -55,6 +58,7 @@ static SUITES: &[&[Test]] = &[
     &basics::TESTS,
     &create::TESTS,
     &spaces::TESTS,
+    &ports::TESTS,
     &semaphore::TESTS,
     &ipc::TESTS,
     &helping::TESTS,
@@ -82,9 +86,11 @@ static SUITES: &[&[Test]] = &[
     &guest_random::TESTS,
     &cores::TESTS,
     &cores_ipc::TESTS,
+    &guest_cores::TESTS,
     &journeys::TESTS,
     &trace::TESTS,
     &fuzz::TESTS,
+    &documented::TESTS,
 ];
 
 fn main() -> bool {

@@ -6,11 +6,11 @@ use crate::make::{EMPTY, down_for, limited, semaphore, try_down};
 use crate::pci::{Function, MSI, MSI_X, Registers};
 use crate::{check, equal, refused};
 use cloister_abi::cap::{Perms, Selector};
-use cloister_abi::hip::{MACHINE, ROOT_PD};
-use cloister_abi::hypercall::{BindMsi, DownFlags, IrqAck, IrqBind, SmDown};
+use cloister_abi::hip::{MACHINE, ROOT_PD, features};
+use cloister_abi::hypercall::{BindMsi, Call, DownFlags, IrqAck, IrqBind, SmDown};
 use cloister_abi::status::Status;
 use cloister_bare::entry::hip;
-use cloister_bare::kernel::call;
+use cloister_bare::kernel::{Raw, call};
 use cloister_bare::thread::destroy;
 use cloister_bare::time;
 
@@ -69,6 +69,10 @@ fn bind(sm: Selector, device: u32) -> BindMsi {
     BindMsi { machine: MACHINE, sm, device, core: 0 }
 }
 
+fn has_remapping() -> bool {
+    hip().features & features::INTERRUPT_REMAPPING != 0
+}
+
 fn take_all(sm: Selector) -> Result<u64, Status> {
     let flags = (DownFlags::ZERO | DownFlags::NONBLOCKING).bits();
     call(&SmDown { sm, flags, deadline: 0 }).map(|(value, _)| value)
@@ -84,6 +88,11 @@ fn guards() -> Outcome {
     refused!(BadCapability, BindMsi { sm: limited(sm, Perms::ALL.difference(Perms::SM_BIND))?, ..good });
     for core in [hip().cores, 64, 255, 256, u32::MAX] {
         refused!(BadCore, BindMsi { core, ..good });
+    }
+    refused!(BadParameter, Raw::<{ BindMsi::NUMBER }>([MACHINE.into(), sm.into(), 1 << 32, 0, 0, 0]));
+    refused!(BadParameter, Raw::<{ BindMsi::NUMBER }>([MACHINE.into(), sm.into(), 8, 1 << 32, 0, 0]));
+    if has_remapping() {
+        refused!(BadDevice, bind(sm, 1 << 16));
     }
     // Nothing of that was bound.
     refused!(BadDevice, IrqAck { sm });

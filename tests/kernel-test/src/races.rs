@@ -86,9 +86,12 @@ fn against(way: u64, domain: &Domain, rounds: u64, round: impl Fn() -> Result<()
     STOP.store(false, Relaxed);
     let before = used(domain.pd)?;
     let thread = spawn_on(core, taker, way, PRIORITY)?;
-    let (end, last) = (time::after(TIME), time::after(10_000_000));
+    let (end, last) = (time::after(TIME), time::after(60_000_000));
     for index in 0.. {
         let (enough, met) = (index >= rounds || time::now() > end, WON.load(Relaxed) > 0);
+        if index % 64 == 0 {
+            alive();
+        }
         // The other core may come late.
         if enough && (met || time::now() > last) {
             break;

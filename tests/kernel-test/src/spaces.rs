@@ -2,15 +2,17 @@
 //! Delegation, revocation, dropping: of capabilities, memory and ports.
 
 use crate::harness::{Outcome, Test};
-use crate::make::{EMPTY, give, limited, semaphore, try_down, up};
+use crate::make::{EMPTY, give, limited, semaphore, silent, try_down, up};
 use crate::{check, equal, refused};
 use cloister_abi::USER_END;
-use cloister_abi::cap::{Access, Perms, SELECTORS};
-use cloister_abi::hip::{MACHINE_MEMORY, MACHINE_PIO, MemoryKind, ROOT_EC, ROOT_HOST, ROOT_OBJECTS, ROOT_PD, ROOT_PIO};
-use cloister_abi::hypercall::{Delegate, Drop, Revoke};
-use cloister_bare::kernel::{Raw, call, selector, selectors};
+use cloister_abi::cap::{Access, Perms, SELECTORS, SpaceKind};
+use cloister_abi::hip::{MACHINE_MEMORY, MemoryKind, ROOT_EC, ROOT_HOST, ROOT_OBJECTS, ROOT_PD, ROOT_PIO};
+use cloister_abi::hypercall::{CreateSpace, Delegate, Drop, Revoke};
+use cloister_bare::guest::Guest;
+use cloister_bare::kernel::{Raw, call, message, selector, selectors};
 use cloister_bare::memory::{PAGE, addresses, frames, map, pages, read, write};
-use cloister_bare::{domain::Domain, entry::hip, thread::destroy};
+use cloister_bare::thread::{Options, destroy, server};
+use cloister_bare::{domain::Domain, entry::hip};
 
 pub(crate) static TESTS: [Test; 13] = [
     ("delegate-capability", capability),
@@ -22,9 +24,9 @@ pub(crate) static TESTS: [Test; 13] = [
     ("map-same-page-twice", aliases),
     ("map-rights", rights),
     ("map-kernel-memory", kernel_memory),
+    ("map-pages-shared-with-the-kernel", shared_pages),
     ("map-beyond-user-half", kernel_half),
     ("map-large-pages", large),
-    ("ports", ports),
     ("drop-selectors", drops),
 ];
 
@@ -212,6 +214,32 @@ fn kernel_memory() -> Outcome {
     Ok(())
 }
 
+/// Message pages and state pages are the kernel's frames, which go with their threads and virtual CPUs: nobody hands them on.
+fn shared_pages() -> Outcome {
+    let domain = Domain::empty(0x10_0000)?;
+    let thread = server(silent, &Options::default())?;
+    let guest = if crate::guest_guards::supported() { Some(Guest::real(&[0xf4])?) } else { None };
+    let dma = selector();
+    let has_dma = call(&CreateSpace { sel: dma, pd: ROOT_PD, kind: SpaceKind::Dma as u64 }).is_ok();
+    let state = guest.as_ref().map(Guest::state_address);
+    for address in [Some(message().address()), Some(thread.utcb), state].into_iter().flatten() {
+        let page = address / PAGE;
+        let spaces =
+            [Some(domain.host), Some(ROOT_HOST), guest.as_ref().map(|guest| guest.space), has_dma.then_some(dma)];
+        for dst in spaces.into_iter().flatten() {
+            let dst_base = addresses(0) / PAGE;
+            refused!(BadParameter, Delegate { src: ROOT_HOST, dst, src_base: page, dst_base, ..base() });
+            // Nor as part of a range.
+            let (src_base, dst_base) = (page & !1, addresses(1) / PAGE);
+            refused!(BadParameter, Delegate { src: ROOT_HOST, dst, src_base, dst_base, order: 1, ..base() });
+        }
+    }
+    guest.iter().for_each(Guest::destroy);
+    thread.destroy();
+    [domain.pd, dma].into_iter().for_each(destroy);
+    Ok(())
+}
+
 fn kernel_half() -> Outcome {
     let src_base = frames(0) / PAGE;
     for address in [USER_END, 1 << 47, 0xffff_8000_0000_0000, 0xffff_ffff_8000_0000, !0xfff] {
@@ -236,21 +264,6 @@ fn large() -> Outcome {
     refused!(Busy, Revoke { space: ROOT_HOST, base: address / PAGE, order: 0 });
     // SAFETY: as above.
     equal!(unsafe { read(address + 0x10_0000) }, 0x55);
-    Ok(())
-}
-
-fn ports() -> Outcome {
-    let ports = Delegate { src: MACHINE_PIO, dst: ROOT_PIO, src_base: 0x80, dst_base: 0x80, order: 0, rights: 1 };
-    call(&ports)?;
-    // SAFETY: the port shows codes of the power-on self-test, nothing else.
-    unsafe { core::arch::asm!("out 0x80, al", in("al") 0u8, options(nostack, nomem)) };
-    refused!(BadParameter, Delegate { src_base: 0x80, dst_base: 0x81, ..ports });
-    refused!(BadParameter, Delegate { rights: 0, ..ports });
-    refused!(BadParameter, Delegate { rights: 3, ..ports });
-    refused!(BadParameter, Delegate { src_base: 0x1_0000, dst_base: 0x1_0000, ..ports });
-    refused!(BadParameter, Delegate { src_base: u64::MAX, dst_base: u64::MAX, ..ports });
-    refused!(BadCapability, Delegate { src: ROOT_PIO, dst: MACHINE_PIO, ..ports });
-    call(&Revoke { space: ROOT_PIO, base: 0x80, order: 0 })?;
     Ok(())
 }
 

@@ -26,7 +26,7 @@ fn refusals() -> Outcome {
     refused!(BadCapability, TraceControl { machine: ROOT_EC, ..read(0) });
     let machine = limited(MACHINE, Perms::ALL - Perms::CTRL)?;
     refused!(BadCapability, TraceControl { machine, ..read(0) });
-    refused!(BadParameter, control(TraceOp::Name as u64, ROOT_EC, 33));
+    refused!(BadParameter, control(TraceOp::Name as u64, ROOT_EC, 65));
     refused!(BadFeature, control(TraceOp::Read as u64, 63, 0));
     refused!(BadFeature, control(TraceOp::Read as u64, u32::MAX, 0));
     Ok(())

@@ -7,7 +7,7 @@
 //! | `stay` | says that it is there, and waits |
 //! | `crash` | reads from address 0 |
 //! | `panic` | panics |
-//! | `acpi` | reads the table of interrupt controllers, and exits with 0 if it is whole |
+//! | `acpi` | reads ACPI tables, and exits with 0 if they are whole; says where the screen is |
 //! | `rubbish` | sends messages that no interface has to everybody that it knows, and exits with 0 if each got an error |
 //! | `greedy` | takes RAM, capabilities and sessions until each is refused, and exits with 0 if the refusals name numbers |
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -66,7 +66,12 @@ fn acpi() -> Result<String, String> {
             return Err(format!("a table of {} bytes is damaged, its sum is {sum}", table.len()));
         }
     }
-    Ok(format!("{}, APIC of {} bytes, DSDT of {}", info.root.kind, table.bytes().len(), code.bytes().len()))
+    let screen = info.root.first("framebuffer").map(|screen| {
+        let value = |tag| screen.value(tag).unwrap_or("?");
+        format!(", screen of {} x {} pixels at {}", value("width"), value("height"), value("address"))
+    });
+    let (table, code) = (table.bytes().len(), code.bytes().len());
+    Ok(format!("{}, APIC of {table} bytes, DSDT of {code}{}", info.root.kind, screen.unwrap_or_default()))
 }
 
 fn verdict(outcome: Result<String, String>) -> (i64, Option<String>) {

@@ -6,7 +6,7 @@
 //! task of `tests/bench`), on one core and on two, and the boot of a guest (the scenario `bench-boot`). Both report lines
 //! `bench NAME VALUE UNIT` on the log line, and `bench done` at their end.
 //!
-//! [`figures`] holds what they are compared with, [`table`] shows it.
+//! [`figures`] holds what they are compared with, [`table`] shows it. Whoever is over a limit, or not measured, fails the command.
 
 mod figures;
 mod table;
@@ -68,13 +68,17 @@ pub(crate) fn command(workspace: &Workspace, options: &BenchOptions) -> Result<b
     print!("{}", table::show(&rows));
     let unmeasured = table::unmeasured(&rows);
     if !unmeasured.is_empty() {
-        say::step("Unmeasured", &unmeasured.join(", "));
+        say::failed("Unmeasured", &unmeasured.join(", "));
+    }
+    let excesses = table::excesses(&rows);
+    if !excesses.is_empty() {
+        say::failed("Too much", &excesses.join(", "));
     }
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&as_json(workspace, &rows))?;
         std::fs::write(file, text + "\n").with_context(|| format!("{} cannot be written", file.display()))?;
     }
-    Ok(complete)
+    Ok(complete && unmeasured.is_empty() && excesses.is_empty())
 }
 
 fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {

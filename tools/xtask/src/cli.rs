@@ -163,6 +163,9 @@ pub(crate) struct FuzzOptions {
     /// Count instructions in place of time: the same seed then gives the same run, to the last call
     #[arg(long)]
     pub(crate) icount: bool,
+    /// Go on where the run with this seed was stopped
+    #[arg(long)]
+    pub(crate) resume: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,21 +3,27 @@
 //!
 //! The program is the root task of `tests/fuzzer`; it is told by the kernel's command line how many calls it shall make, and what seed
 //! they follow from. It says on the log line which call answered what how often (`fuzz saw CALL STATUS COUNT`), which answers
-//! that the reference lists never came (`fuzz never CALL STATUS`), and `fuzz done` at its end; `fuzz FAILED: WHY` if
-//! something is not as it must be. A kernel that panics fails, and so does a machine that falls silent.
+//! that the reference lists never came (`fuzz never CALL STATUS`), how far it is (`fuzz: COUNT calls so far, next seed SEED`), and `fuzz
+//! done` at its end; `fuzz FAILED: WHY` if something is not as it must be. A kernel that panics fails, and so does a machine that falls
+//! silent.
+//!
+//! Each component follows from a seed of its own, so a run that was stopped goes on with the next one ([`Place`]).
+
+mod place;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use self::place::Place;
 use crate::bootimage::{self, KERNEL, Sources};
 use crate::build;
 use crate::cli::{FuzzOptions, GuestOptions};
 use crate::console::Session;
 use crate::console::record::Record;
 use crate::machine::{Accel, Boot, Config, Machine};
-use crate::say;
+use crate::say::{self, Progress};
 use crate::scenario::{Scenario, Settings};
 use crate::setup;
 use crate::workspace::Workspace;
@@ -26,14 +32,12 @@ use crate::workspace::Workspace;
 pub(crate) const TEST_CALLS: u64 = 200_000;
 pub(crate) const TEST_CORES: u32 = 2;
 
-/// Boot, and what a busy host may take from it.
-const LEAST_TIME: Duration = Duration::from_secs(300);
-/// The slowest that is accepted.
-const CALLS_PER_SECOND: u64 = 1000;
+/// Boot, or a word on how far it is, on a busy host.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What `cargo xtask test` runs.
 pub(crate) const fn in_tests() -> FuzzOptions {
-    FuzzOptions { calls: TEST_CALLS, seed: 1, cores: TEST_CORES, generation: 5000, icount: false }
+    FuzzOptions { calls: TEST_CALLS, seed: 1, cores: TEST_CORES, generation: 5000, icount: false, resume: false }
 }
 
 /// The machine and the program, if the program is here.
@@ -46,34 +50,44 @@ pub(crate) fn scenario(workspace: &Workspace, options: &FuzzOptions) -> Option<S
 }
 
 pub(crate) fn command(workspace: &Workspace, options: &FuzzOptions) -> Result<bool> {
-    let scenario = scenario(workspace, options).context("there is no tests/fuzzer")?;
+    let folder = workspace.target().join(format!("fuzz-{}", options.seed));
+    let mut place = if options.resume { Place::load(&folder)? } else { Place::start(options.seed) };
+    let left = options.calls.saturating_sub(place.calls);
+    let part = FuzzOptions { calls: left, seed: place.seed, ..*options };
+    let scenario = scenario(workspace, &part).context("there is no tests/fuzzer")?;
+    let config = machine(workspace, &scenario, folder)?;
+    let artefact = workspace.target().join("artefacts").join(format!("fuzz-{}.log", options.seed));
+    let mut session = Session::new(Machine::start(&config)?, Record::new(&[&artefact])?);
+    let (start, before) = (Instant::now(), place.calls);
+    let mut progress = Progress::begin("Fuzzing", options.calls, before);
+    let outcome = watch(&mut session, |news| match news {
+        News::Line(line) => progress.print(line),
+        News::Reached(reached) => {
+            place = Place { calls: before + reached.calls, ..reached };
+            progress.set(place.calls);
+            place.save(&config.folder)
+        }
+    });
+    drop(progress);
+    report(&outcome, &artefact, start.elapsed());
+    if outcome.is_err() && place.calls > before {
+        say::step("Resume", &format!("with --seed {} --resume, after {} calls", options.seed, place.calls));
+    }
+    Ok(outcome.is_ok())
+}
+
+fn machine(workspace: &Workspace, scenario: &Scenario, folder: PathBuf) -> Result<Config> {
     setup::everything()?;
     let emulator = setup::emulator()?;
     let built = build::all(workspace)?;
-    let folder = workspace.target().join(format!("fuzz-{}", options.seed));
     let image = folder.join("boot.img");
     let sources = Sources { workspace, built: &built, guest: None };
-    bootimage::write(&sources, &scenario, &GuestOptions::default(), &image)?;
+    bootimage::write(&sources, scenario, &GuestOptions::default(), &image)?;
     let kernel = built.program(workspace, KERNEL)?;
     let boot = Boot::Direct { kernel, module: Some(image), cmdline: scenario.cmdline() };
     let Settings { memory, smp, icount, .. } = scenario.settings;
-    let config = Config {
-        emulator,
-        boot,
-        memory,
-        smp,
-        accel: Accel::Tcg,
-        icount,
-        devices: Vec::new(),
-        control: crate::machine::Control::default(),
-        folder,
-    };
-    let artefact = workspace.target().join("artefacts").join(format!("fuzz-{}.log", options.seed));
-    let mut session = Session::new(Machine::start(&config)?, Record::new(&[&artefact])?);
-    let start = Instant::now();
-    let outcome = watch(&mut session, options.calls, |line| println!("{line}"));
-    report(&outcome, &artefact, start.elapsed());
-    Ok(outcome.is_ok())
+    let (devices, control) = (Vec::new(), crate::machine::Control::default());
+    Ok(Config { emulator, boot, memory, smp, accel: Accel::Tcg, icount, devices, control, folder })
 }
 
 fn report(outcome: &Result<(), String>, artefact: &Path, time: Duration) {
@@ -84,27 +98,37 @@ fn report(outcome: &Result<(), String>, artefact: &Path, time: Duration) {
     }
 }
 
-/// Follows the program to its end. Its own lines go to `tell`.
-pub(crate) fn watch(session: &mut Session, calls: u64, mut tell: impl FnMut(&str)) -> Result<(), String> {
-    let deadline = Instant::now() + LEAST_TIME + Duration::from_secs(calls / CALLS_PER_SECOND);
+/// What a run tells.
+pub(crate) enum News<'a> {
+    /// A line of the program's.
+    Line(&'a str),
+    /// How far it is.
+    Reached(Place),
+}
+
+/// Follows the program to its end.
+pub(crate) fn watch(session: &mut Session, mut tell: impl FnMut(News<'_>)) -> Result<(), String> {
+    let mut heard = Instant::now();
     loop {
         for line in session.log.take_lines() {
-            let Some(verdict) = read(&line) else { continue };
-            if !matches!(verdict, Verdict::Panic) {
-                tell(line.trim_end());
-            }
-            match verdict {
-                Verdict::Told => {}
-                Verdict::Done => return Ok(()),
+            heard = Instant::now();
+            match read(&line) {
+                None => {}
+                Some(Verdict::Reached(place)) => tell(News::Reached(place)),
+                Some(Verdict::Told) => tell(News::Line(line.trim_end())),
+                Some(Verdict::Done) => {
+                    tell(News::Line(line.trim_end()));
+                    return Ok(());
+                }
                 // What follows says more: the table, the backtrace.
-                Verdict::Failed | Verdict::Panic => return Err(last_words(session, line)),
+                Some(Verdict::Failed | Verdict::Panic) => return Err(last_words(session, line)),
             }
         }
         if session.is_over() {
             return Err("the machine ended".to_owned());
         }
-        if Instant::now() >= deadline {
-            return Err("it takes too long".to_owned());
+        if heard.elapsed() >= PATIENCE {
+            return Err(format!("nothing was heard of it for {} s", PATIENCE.as_secs()));
         }
         session.next();
     }
@@ -123,6 +147,8 @@ fn last_words(session: &mut Session, line: String) -> String {
 enum Verdict {
     /// A line of the program's.
     Told,
+    /// So far it is.
+    Reached(Place),
     Done,
     Failed,
     Panic,
@@ -133,7 +159,11 @@ fn read(line: &str) -> Option<Verdict> {
     if line.contains("panic") {
         return Some(Verdict::Panic);
     }
-    match line.strip_prefix("fuzz")?.trim_end() {
+    let rest = line.strip_prefix("fuzz")?.trim_end();
+    if let Some(place) = Place::read(rest) {
+        return Some(Verdict::Reached(place));
+    }
+    match rest {
         " done" => Some(Verdict::Done),
         rest if rest.starts_with(" FAILED") => Some(Verdict::Failed),
         _ => Some(Verdict::Told),
@@ -142,7 +172,7 @@ fn read(line: &str) -> Option<Verdict> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, read};
+    use super::{Place, Verdict, read};
 
     #[test]
     fn lines_are_understood() {
@@ -151,5 +181,7 @@ mod tests {
         assert_eq!(read("fuzz FAILED: the victim does not answer"), Some(Verdict::Failed));
         assert_eq!(read("kernel panic: index out of bounds"), Some(Verdict::Panic));
         assert_eq!(read("exception 14 at 0x0 without handler"), None);
+        let reached = Verdict::Reached(Place { calls: 50_123, seed: 12 });
+        assert_eq!(read("fuzz: 50123 calls so far, next seed 12\r"), Some(reached));
     }
 }

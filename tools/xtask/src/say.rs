@@ -73,3 +73,50 @@ impl Drop for LongStep {
         }
     }
 }
+
+/// A step of so many parts that takes long: a bar with the time that is left on a terminal, elsewhere a line for each twentieth.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    total: u64,
+    told: u64,
+}
+
+impl Progress {
+    /// `done` of `total` are done before it begins.
+    pub(crate) fn begin(verb: &str, total: u64, done: u64) -> Self {
+        let bar = if stderr().is_terminal() { ProgressBar::new(total) } else { ProgressBar::hidden() };
+        bar.set_length(total);
+        let template = "{prefix:>12.green.bold} [{bar:30}] {human_pos} of {human_len}, {per_sec}, {eta} left";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("=> "));
+        }
+        bar.set_prefix(verb.to_owned());
+        bar.set_position(done);
+        // What was done before says nothing of how fast this is.
+        bar.reset_eta();
+        Self { bar, total, told: done.saturating_mul(20).checked_div(total).unwrap_or(0) }
+    }
+
+    /// So many are done.
+    pub(crate) fn set(&mut self, done: u64) {
+        self.bar.set_position(done);
+        let part = done.saturating_mul(20).checked_div(self.total).unwrap_or(0);
+        if self.bar.is_hidden() && part > self.told {
+            self.told = part;
+            let left = indicatif::HumanDuration(self.bar.eta());
+            step(&self.bar.prefix(), &format!("{}% ({done} of {}), {left} left", part * 5, self.total));
+        }
+    }
+
+    /// Writes a line to standard output that the bar does not overwrite.
+    pub(crate) fn print(&self, line: &str) {
+        self.bar.suspend(|| println!("{line}"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

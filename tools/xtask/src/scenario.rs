@@ -45,6 +45,8 @@ pub(crate) struct Settings {
     pub(crate) icount: bool,
     /// Size of the kernel's trace of each core, if there is one; a test then makes a timeline of it.
     pub(crate) trace: Option<Size>,
+    /// Firmwares by which a test boots it from a CD, in place of the emulator's direct way.
+    pub(crate) cd: Vec<Firmware>,
     /// The program that the kernel starts.
     pub(crate) root: String,
     pub(crate) guest: GuestSettings,
@@ -56,6 +58,16 @@ pub(crate) struct Settings {
     pub(crate) test: Option<TestSettings>,
     /// That the test shall run in Bochs, too, where guests have VMX.
     pub(crate) bochs: Option<BochsSettings>,
+}
+
+/// What runs before the boot loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Firmware {
+    /// SeaBIOS.
+    Bios,
+    /// OVMF.
+    Uefi,
 }
 
 /// What differs in Bochs.
@@ -157,6 +169,7 @@ impl Default for Settings {
             devices: Vec::new(),
             icount: false,
             trace: None,
+            cd: Vec::new(),
             root: "cloister-core".to_owned(),
             guest: GuestSettings::default(),
             variables: BTreeMap::new(),

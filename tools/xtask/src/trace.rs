@@ -6,6 +6,7 @@
 //! records, [`json`] writes what ui.perfetto.dev opens.
 
 mod json;
+mod names;
 mod rings;
 mod timeline;
 

@@ -184,6 +184,8 @@ impl Call<'_> {
             fault: None,
         };
         let id = self.core.make_thread(thread, start)?;
+        let label = self.core.label(pd);
+        kernel::name_in_trace(self.core.thread(id)?.ec, &alloc::format!("{label}: {name}"));
         self.core.cap(id)
     }
 }

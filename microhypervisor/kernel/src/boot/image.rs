@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Finds the root task in the boot image: its first module, a static ELF whose segments are mapped where they lie.
 //!
-//! Foreign data, read before the kernel's own page tables are there (first 4 GiB). Sources: docs of the boot image (magic, version,
+//! Foreign data, read before the kernel's own page tables are there. Sources: docs of the boot image (magic, version,
 //! directory of 64-byte entries from byte 24); ELF-64 object file format, 2 (header) and 4 (program header).
 
-use crate::memory::DIRECT_MAP;
-use crate::width::index;
+use crate::arch::bootinfo::PHYSICAL;
+use cloister_boot_info::Part;
 
 /// Most segments of a root task.
 const SEGMENTS: usize = 8;
@@ -31,41 +31,13 @@ pub(super) struct RootTask {
     pub(super) entry: u64,
 }
 
-/// A stretch of the image.
-#[derive(Clone, Copy)]
-struct Part {
-    base: u64,
-    size: u64,
-}
-
-impl Part {
-    fn number(self, offset: u64, bytes: u64) -> Option<u64> {
-        if offset.checked_add(bytes)? > self.size {
-            return None;
-        }
-        let first: *const u8 = core::ptr::with_exposed_provenance(index(DIRECT_MAP + self.base + offset));
-        let byte = |at: u64| {
-            let place = first.wrapping_add(index(at));
-            // SAFETY: the part lies below 4 GiB, which the boot direct map covers, and the offset inside it.
-            u64::from(unsafe { place.read() })
-        };
-        Some((0..bytes).rev().fold(0, |sum, at| sum << 8 | byte(at)))
-    }
-
-    fn part(self, offset: u64, size: u64) -> Option<Self> {
-        (offset.checked_add(size)? <= self.size).then_some(Self { base: self.base + offset, size })
-    }
-}
-
 /// Finds and checks the root task.
 ///
 /// # Errors
 /// What is wrong with the image.
 pub(super) fn root_task((base, size): (u64, u64)) -> Result<RootTask, &'static str> {
-    if base % 4096 != 0 || base.checked_add(size).is_none_or(|end| end > 1 << 32) {
-        return Err("the boot image is not page-aligned below 4 GiB");
-    }
-    let image = Part { base, size };
+    let image = Part::new(PHYSICAL, base, size).filter(|image| image.base % 4096 == 0);
+    let image = image.ok_or("the boot image is not page-aligned")?;
     let magic = u64::from_le_bytes(*b"CLSTRIMG");
     if image.number(0, 8) != Some(magic) || image.number(8, 4) != Some(1) {
         return Err("the module is not a boot image of version 1");
@@ -78,7 +50,7 @@ pub(super) fn root_task((base, size): (u64, u64)) -> Result<RootTask, &'static s
     read_elf(elf).ok_or("the root task is not a static ELF whose segments are page-aligned and complete in the file")
 }
 
-fn read_elf(elf: Part) -> Option<RootTask> {
+fn read_elf(elf: Part<'_>) -> Option<RootTask> {
     // Class 64, little-endian, version 1, executable; the machine was checked by who built the image.
     if elf.number(0, 7)? != u64::from_le_bytes([0x7f, b'E', b'L', b'F', 2, 1, 1, 0]) || elf.number(16, 2)? != 2 {
         return None;

@@ -3,6 +3,7 @@
 //!
 //! Every byte of the firmware's map is told, as one kind or another: the sum of what the root task sees is the firmware's.
 
+use super::{bytes, option};
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::paging;
 use cloister_abi::hip::{MemoryKind, RANGES};
@@ -24,8 +25,7 @@ const REACH: u64 = 1 << 32;
 pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static str> {
     let total = info.memory.total();
     let available = info.memory.sum(MemoryKind::Available as u32);
-    let wanted = match info.command_line().split_ascii_whitespace().find_map(|word| word.strip_prefix("kernel-memory="))
-    {
+    let wanted = match option(info.command_line(), "kernel-memory=") {
         Some(text) => bytes(text).filter(|size| (LARGE..=REACH).contains(size)).ok_or("kernel-memory= is no size")?,
         None => (available / 18).clamp(LEAST, MOST),
     };
@@ -54,16 +54,4 @@ pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static st
     }
     crate::memory::set_firmware(total, kernel_end - kernel);
     Ok((start, start + size))
-}
-
-/// A number of bytes, in which K, M and G may stand for powers of 1024.
-fn bytes(text: &str) -> Option<u64> {
-    let shift = match text.as_bytes().last()? {
-        b'K' | b'k' => 10,
-        b'M' | b'm' => 20,
-        b'G' | b'g' => 30,
-        _ => 0,
-    };
-    let digits = if shift == 0 { text } else { text.get(..text.len() - 1)? };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

@@ -37,9 +37,8 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     speculation::init(info.command_line());
     cpu::init()?;
     acpi::init(info.rsdp);
-    info.rsdp = acpi::tables().rsdp;
-    info.find_acpi_root();
     let root = image::root_task(info.image)?;
+    let start_up = info.low_page();
     let pool = layout::choose_pool(&mut info)?;
     let free = iommu::find(info.command_line(), pool.0);
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
@@ -49,7 +48,7 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
     memory::book(Own::Other);
-    smp::prepare();
+    smp::prepare(start_up);
     memory::book(Own::Cores);
     let mut pages = [0; 72];
     let mut count = irq::register_pages(&mut pages);
@@ -98,6 +97,24 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
 
 /// How many cores may run: `cores=N` on the command line, else all.
 fn most_cores(cmdline: &str) -> usize {
-    let value = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("cores="));
-    value.and_then(|value| value.parse().ok()).filter(|most| *most > 0).unwrap_or(crate::percore::CORES)
+    let value = option(cmdline, "cores=").and_then(|value| value.parse().ok());
+    value.filter(|most| *most > 0).unwrap_or(crate::percore::CORES)
+}
+
+/// What follows `name` in the first word of the command line that begins so.
+pub(crate) fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
+    cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))
+}
+
+/// A number of bytes, in which K, M and G may stand for powers of 1024.
+pub(crate) fn bytes(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(['K', 'k', 'M', 'm', 'G', 'g']);
+    let shift = match text.strip_prefix(digits)? {
+        "" => 0,
+        "K" | "k" => 10,
+        "M" | "m" => 20,
+        "G" | "g" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

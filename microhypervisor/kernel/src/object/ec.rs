@@ -6,7 +6,6 @@
 //! the pair.
 
 use super::sc::Parked;
-use super::sm::Waiting;
 use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu, Work};
 use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
 use crate::journey::{self, Journey};
@@ -106,7 +105,7 @@ pub(crate) struct Ec {
     pub(crate) awake: Cell<(Status, u64)>,
     /// Virtual CPU it runs.
     pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
-    queue: Link<Ec>,
+    pub(super) queue: Link<Ec>,
     timeout: Timer<Ec>,
     pub(crate) deadline: Cell<u64>,
     /// Core it belongs to.
@@ -115,11 +114,6 @@ pub(crate) struct Ec {
     pub(crate) global: bool,
 }
 
-impl Linked<Waiting> for Ec {
-    fn link(&self) -> &Link<Self> {
-        &self.queue
-    }
-}
 /// Marks the list of ECs that help another one.
 #[derive(Debug)]
 pub(crate) struct Helping;
@@ -274,21 +268,16 @@ impl Ec {
         let _ = self.sc.compare_exchange(sc, core::ptr::null_mut(), Ordering::AcqRel, Ordering::Relaxed);
     }
 
-    /// Whether it waits at a semaphore or helps. The semaphore's lock must be held.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.queue.is_linked()
-    }
-
     /// Its semaphore has let it go.
     pub(crate) fn woken(&self) {
         if self.state.get() == State::Blocked {
             let (status, value) = self.awake.get();
-            self.wake(status, value);
+            self.end_wait(status, value);
         }
     }
 
     /// Ends a wait at a semaphore.
-    pub(crate) fn wake(&self, status: Status, value: u64) {
+    pub(crate) fn end_wait(&self, status: Status, value: u64) {
         self.state.set(State::Running);
         self.semaphore.set(None);
         self.answer(status, value);
@@ -391,7 +380,7 @@ impl Ec {
         self.stop_helping();
         if let Some(sm) = self.semaphore.take() {
             // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
-            unsafe { sm.as_ref() }.forget(self);
+            unsafe { sm.as_ref() }.semaphore.forget(self);
         }
         if self.deadline.replace(0) != 0 {
             crate::sched::cancel_timeout(self);

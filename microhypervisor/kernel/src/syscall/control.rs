@@ -10,7 +10,7 @@ use crate::{interrupt, percore, sched, trace};
 use cloister_abi::cap::{Kind, Perms};
 use cloister_abi::hypercall::{self as abi, IrqFlags, MachineOp, MemoryPart};
 use cloister_abi::status::Status;
-use cloister_abi::trace::TraceOp;
+use cloister_abi::trace::{NAME, TraceOp};
 use cloister_abi::utcb::WORDS;
 use cloister_mechanism::FRAME;
 
@@ -137,14 +137,13 @@ pub(super) fn machine(ec: &Ec, call: &abi::MachineControl) -> Answer {
 pub(super) fn trace(ec: &Ec, call: &abi::TraceControl) -> Answer {
     let operation = TraceOp::from_raw(call.operation).ok_or(Status::BadParameter)?;
     lookup::<Machine>(ec, call.machine, Perms::CTRL)?;
-    let ring = |core: usize| trace::ring(core).ok_or(Status::BadFeature);
     match operation {
-        TraceOp::Read => Ok(ring(call.argument as usize)?.read(call.value, ec.utcb)),
-        TraceOp::Name if call.value > trace::NAME as u64 => Err(Status::BadParameter),
+        TraceOp::Read => Ok(trace::ring(call.argument as usize).ok_or(Status::BadFeature)?.read(call.value, ec.utcb)),
+        TraceOp::Name if call.value > NAME as u64 => Err(Status::BadParameter),
         TraceOp::Name => {
             let named = lookup::<Ec>(ec, call.argument, Perms::empty())?;
-            ring(usize::from(crate::percore::core().id))?.name(named, ec.utcb, index(call.value));
-            Ok((0, 0))
+            let core = usize::from(percore::core().id);
+            trace::name(core, named, ec.utcb, index(call.value)).then_some((0, 0)).ok_or(Status::BadFeature)
         }
     }
 }

@@ -22,6 +22,7 @@ use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hypercall::{self as abi, Call, DownFlags};
 use cloister_abi::status::Status;
 use cloister_abi::{USER_END, VERSION};
+use cloister_mechanism::semaphore::Closed;
 
 /// What a handler answers.
 type Answer = Result<(u64, u64), Status>;
@@ -79,7 +80,7 @@ extern "C" fn sm_up(_: &Core, ec: &Ec, frame: &mut Frame) {
 
 extern "C" fn sm_down(_: &Core, ec: &Ec, frame: &mut Frame) {
     let Some(sm) = selected::<Sm>(ec, frame.rdi, Perms::SM_DOWN) else { return refuse(frame) };
-    if frame.rsi == 0 && sm.take_one() {
+    if frame.rsi == 0 && sm.semaphore.take_one() {
         frame.rax = Status::Success as u64;
         frame.rdi = 1;
         return;
@@ -100,7 +101,11 @@ fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
     let most = if flags.contains(DownFlags::ZERO) { u64::MAX } else { 1 };
     let deadline = frame.rdx;
     let waits = !flags.contains(DownFlags::NONBLOCKING) && (deadline == 0 || deadline > crate::arch::cpu::ticks());
-    let taken = if waits { sm.take_or_wait(most, ec)? } else { Some(sm.take(most).ok_or(Status::Timeout)?) };
+    let taken = if waits {
+        sm.semaphore.take_or_wait(most, ec).map_err(|Closed| Status::Aborted)?
+    } else {
+        Some(sm.semaphore.take(most).ok_or(Status::Timeout)?)
+    };
     if let Some(taken) = taken {
         frame.rax = Status::Success as u64;
         frame.rdi = taken;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Page tables by examples, and the frames that tests of this crate use.
 
+pub(super) mod model;
+
 use super::{Format, Freed, MapError, PageTable, TableFrames};
 use crate::work::Work;
 use crate::{Exhausted, FRAME, Frames};

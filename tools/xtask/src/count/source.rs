@@ -195,12 +195,15 @@ impl<'ast> Visit<'ast> for Tree {
     }
 }
 
-/// Numbers of the lines that have something on them which is neither blank nor comment.
+/// Numbers of the lines that have something on them which is neither blank nor comment; in a string that goes over lines, all of them.
 fn code_lines(text: &str) -> BTreeSet<usize> {
     let mut found = BTreeSet::new();
     let mut state = State::Code;
     for (number, line) in (1..).zip(text.lines()) {
         if line.trim().is_empty() {
+            if matches!(state, State::Text | State::Raw(_)) {
+                found.insert(number);
+            }
             continue;
         }
         let (after, is_code) = state.line(line);
@@ -294,7 +297,7 @@ mod tests {
     #[test]
     fn strings_are_code_whatever_is_in_them() {
         assert_eq!(count("let x = \"// no comment /*\";\nlet y = 1;\n"), 2);
-        assert_eq!(count("asm(r#\"\n  /* code */\n  \"x\"\n\"#);\n// c\n"), 4);
+        assert_eq!(count("asm(r#\"\n  /* code */\n\n  \"x\"\n\"#);\n// c\n"), 5);
         assert_eq!(count("let c = '\"'; // c\n// d\nlet d = '\\\"';\n// e\n"), 2);
         assert_eq!(count("let x = \"a \\\"\n// b\";\n// c\n"), 2);
     }

@@ -2,7 +2,7 @@
 //! Reading a ring out of memory (`docs/spec/trace.md`).
 
 use anyhow::{Context, Result, ensure};
-use cloister_abi::trace::{MAGIC, Record, VERSION};
+use cloister_abi::trace::{Event, MAGIC, Record, VERSION};
 
 const HEADER: usize = 64;
 const RECORD: usize = 32;
@@ -46,6 +46,11 @@ impl Ring {
             lost,
             records: (lost..written).filter_map(record).collect(),
         })
+    }
+
+    /// Whether it is one in which a core keeps names.
+    pub(crate) fn is_of_names(&self) -> bool {
+        !self.records.is_empty() && self.records.iter().all(|record| record.event() == Some(Event::Name))
     }
 }
 

@@ -13,6 +13,7 @@ use cloister_abi::arch::current::vcpu::ExitReason;
 use cloister_abi::hypercall::{CALLS, Call, IpcReply};
 use cloister_abi::trace::{Event, Record};
 
+use super::names::Names;
 use super::rings::Ring;
 
 /// Where a slice is shown.
@@ -38,9 +39,9 @@ pub(crate) struct Slice {
 /// A call that went from one EC to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Flow {
-    pub(crate) core: u32,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
+    /// Core and EC.
+    pub(crate) from: (u32, u64),
+    pub(crate) to: (u32, u64),
     pub(crate) time: u64,
 }
 
@@ -49,8 +50,7 @@ pub(crate) struct Flow {
 pub(crate) struct Timeline {
     pub(crate) slices: Vec<Slice>,
     pub(crate) flows: Vec<Flow>,
-    /// Names of ECs that have one.
-    pub(crate) names: BTreeMap<u64, String>,
+    pub(crate) names: Names,
     /// PDs of ECs that ran.
     pub(crate) domains: BTreeMap<u64, u64>,
 }
@@ -84,7 +84,7 @@ struct Core<'a> {
 impl Timeline {
     /// The timeline of all cores.
     pub(crate) fn new(rings: &[Ring]) -> Self {
-        let mut timeline = Self::default();
+        let mut timeline = Self { names: Names::new(rings), ..Self::default() };
         for ring in rings {
             let mut core = Core {
                 timeline: &mut timeline,
@@ -107,7 +107,7 @@ impl Timeline {
 
     /// The name of an EC: its own, or a number.
     pub(crate) fn name(&self, ec: u64) -> String {
-        self.names.get(&ec).cloned().unwrap_or_else(|| format!("EC {:x}", ec & 0xffff_ffff))
+        self.names.get(ec).map_or_else(|| format!("EC {:x}", ec & 0xffff_ffff), str::to_owned)
     }
 
     /// Whether the slices of each track lie in each other or apart; an error names two that do not.
@@ -134,15 +134,18 @@ impl Timeline {
 impl Core<'_> {
     fn take(&mut self, record: &Record) {
         let Some(event) = record.event() else { return };
-        let (first, second, detail) = (record.first, record.second, record.detail());
+        let [first, second] = [record.first, record.second].map(|ec| self.timeline.names.ec(ec, self.now));
+        let detail = record.detail();
         match event {
             Event::CallEnter => {
                 let name = call_name(detail);
                 // The answer ends what was served; until the next call comes it waits.
                 if u64::from(detail) == IpcReply::NUMBER {
                     self.close(first, Kind::Serves);
+                    self.begin(first, Kind::Call, "waits for a call".to_owned());
+                } else {
+                    self.begin(first, Kind::Call, name.clone());
                 }
-                self.begin(first, Kind::Call, name.clone());
                 self.enter(event, name);
             }
             Event::CallExit => {
@@ -176,31 +179,19 @@ impl Core<'_> {
                 self.enter(event, "guest".to_owned());
             }
             Event::GuestExit => {
-                let name = format!("guest, until {}", exit_name(detail));
-                self.rename(second, &name);
+                self.rename_guest(second, &format!("guest, until {}", exit_name(detail)));
                 self.close(second, Kind::Guest);
                 self.leave(Event::GuestEnter);
             }
-            Event::Switch => self.switch(first, second),
+            Event::Switch => self.switch(first, record.second),
             Event::IpcCall => {
                 self.close(second, Kind::Serves);
                 let name = format!("serves {}", self.timeline.name(first));
                 self.begin(second, Kind::Serves, name);
-                self.timeline.flows.push(Flow { core: self.number, from: first, to: second, time: self.now });
+                let (from, to) = ((u32::from(detail), first), (self.number, second));
+                self.timeline.flows.push(Flow { from, to, time: self.now });
             }
-            Event::IpcReply => {}
-            Event::Name => self.add_name(detail, first, second),
-        }
-    }
-
-    fn add_name(&mut self, part: u16, ec: u64, bytes: u64) {
-        let bytes = bytes.to_le_bytes();
-        let text = String::from_utf8_lossy(bytes.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned();
-        let name = self.timeline.names.entry(ec).or_default();
-        if part == 0 {
-            *name = text;
-        } else {
-            name.push_str(&text);
+            Event::IpcReply | Event::Name => {}
         }
     }
 
@@ -259,11 +250,12 @@ impl Core<'_> {
         self.open.entry(ec).or_default().push(Open { kind, name, start });
     }
 
-    fn rename(&mut self, ec: u64, name: &str) {
-        if let Some(open) =
-            self.open.get_mut(&ec).and_then(|open| open.last_mut()).filter(|open| open.kind == Kind::Guest)
-        {
-            name.clone_into(&mut open.name);
+    /// Says of a guest that runs why it exited.
+    fn rename_guest(&mut self, ec: u64, name: &str) {
+        let open = self.open.get_mut(&ec).and_then(|open| open.last_mut()).filter(|open| open.kind == Kind::Guest);
+        let kernel = self.kernel.last_mut().filter(|(event, ..)| *event == Event::GuestEnter);
+        for place in open.map(|open| &mut open.name).into_iter().chain(kernel.map(|(_, name, _)| name)) {
+            name.clone_into(place);
         }
     }
 
@@ -293,9 +285,16 @@ fn call_name(number: u16) -> String {
 
 fn trap_name(vector: u16) -> String {
     match vector {
+        1 => "debug exception".to_owned(),
+        3 => "breakpoint".to_owned(),
+        6 => "undefined instruction".to_owned(),
+        7 => "first use of floating point".to_owned(),
+        13 => "protection fault".to_owned(),
         14 => "page fault".to_owned(),
         0..32 => format!("exception {vector}"),
         0xf0 => "timer".to_owned(),
+        0xf1 => "another core".to_owned(),
+        0xf2 => "IOMMU".to_owned(),
         _ => format!("interrupt {vector:#x}"),
     }
 }

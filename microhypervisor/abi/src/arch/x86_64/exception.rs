@@ -46,44 +46,29 @@ pub const WORDS: usize = size_of::<ExceptionState>() / 8;
 
 const _: () = assert!(WORDS == 22);
 
+/// The fields by name, `r8_r15` word by word: as an array, or out of one.
+macro_rules! words {
+    ($state:ident: $($field:ident)+) => {{
+        let [r8, r9, r10, r11, r12, r13, r14, r15] = $state.r8_r15;
+        [$($state.$field,)+ r8, r9, r10, r11, r12, r13, r14, r15, $state.fs_base]
+    }};
+    ($($field:ident)+ = $words:ident) => {{
+        let [$($field,)+ r8, r9, r10, r11, r12, r13, r14, r15, fs_base] = $words;
+        Self { $($field,)+ r8_r15: [r8, r9, r10, r11, r12, r13, r14, r15], fs_base }
+    }};
+}
+
 impl ExceptionState {
     /// The state as message words, in the order of the fields.
     #[must_use]
     pub const fn to_words(&self) -> [u64; WORDS] {
-        let [r8, r9, r10, r11, r12, r13, r14, r15] = self.r8_r15;
-        [
-            self.vector,
-            self.error,
-            self.address,
-            self.rip,
-            self.rsp,
-            self.rflags,
-            self.rax,
-            self.rbx,
-            self.rcx,
-            self.rdx,
-            self.rsi,
-            self.rdi,
-            self.rbp,
-            r8,
-            r9,
-            r10,
-            r11,
-            r12,
-            r13,
-            r14,
-            r15,
-            self.fs_base,
-        ]
+        words!(self: vector error address rip rsp rflags rax rbx rcx rdx rsi rdi rbp)
     }
 
     /// Message words as the state; any words are one.
     #[must_use]
     pub const fn from_words(words: [u64; WORDS]) -> Self {
-        let [vector, error, address, rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi, rbp, rest @ ..] = words;
-        let [r8, r9, r10, r11, r12, r13, r14, r15, fs_base] = rest;
-        let r8_r15 = [r8, r9, r10, r11, r12, r13, r14, r15];
-        Self { vector, error, address, rip, rsp, rflags, rax, rbx, rcx, rdx, rsi, rdi, rbp, r8_r15, fs_base }
+        words!(vector error address rip rsp rflags rax rbx rcx rdx rsi rdi rbp = words)
     }
 }
 

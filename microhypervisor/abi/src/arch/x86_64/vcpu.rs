@@ -87,104 +87,62 @@ bitflags! {
     }
 }
 
-/// Why a guest exited; the same on SVM and VMX.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u64)]
-pub enum ExitReason {
-    /// The deadline of the state page passed.
-    Deadline = 0,
-    /// `VcpuKick`.
-    Kicked = 1,
-    /// Port access: `qualification[0]` = [`PortAccess`], `[1]` = address of the next instruction, `[2]` = 0.
-    Port = 2,
-    /// Access to guest-physical memory that is not mapped so: `qualification[0]` = error bits of a page fault (P, W, U, -, I/D: bits
-    /// 0 to 4), `[1]` = guest-physical address.
-    Memory = 3,
-    /// RDMSR (the register's number is in `rcx`).
-    RdMsr = 4,
-    /// WRMSR.
-    WrMsr = 5,
-    /// CPUID.
-    Cpuid = 6,
-    /// HLT.
-    Hlt = 7,
-    /// The guest can take an interrupt (asked for by [`Controls::INTERRUPT_WINDOW`]).
-    InterruptWindow = 8,
-    /// Shutdown: a triple fault.
-    Shutdown = 9,
-    /// XSETBV.
-    Xsetbv = 10,
-    /// VMMCALL or VMCALL.
-    Hypercall = 11,
-    /// An exception that the monitor asked to see: `qualification[0]` = vector, `[1]` = error code.
-    Exception = 12,
-    /// RDTSC or RDTSCP.
-    Rdtsc = 13,
-    /// RDPMC.
-    Rdpmc = 14,
-    /// Access to a debug register.
-    Dr = 15,
-    /// PAUSE.
-    Pause = 16,
-    /// INVD or WBINVD.
-    CacheControl = 17,
-    /// MONITOR or MWAIT.
-    Mwait = 18,
-    /// An instruction of the virtualization extension (VMRUN, VMXON, …): the guest gets #UD.
-    Virtualization = 19,
-    /// Task switch.
-    TaskSwitch = 20,
-    /// The machine refused the guest's state.
-    InvalidState = 21,
-    /// INIT signal, SMI, or something else that was intercepted and has no reason of its own: `qualification[0]` = the machine's own
-    /// exit code.
-    Other = 22,
+numbered! {
+    /// Why a guest exited; the same on SVM and VMX.
+    pub enum ExitReason: u64 {
+        /// The deadline of the state page passed.
+        Deadline = 0,
+        /// `VcpuKick`.
+        Kicked = 1,
+        /// Port access: `qualification[0]` = [`PortAccess`], `[1]` = address of the next instruction, `[2]` = 0.
+        Port = 2,
+        /// Access to guest-physical memory that is not mapped so: `qualification[0]` = error bits of a page fault (P, W, U, -, I/D: bits
+        /// 0 to 4), `[1]` = guest-physical address.
+        Memory = 3,
+        /// RDMSR (the register's number is in `rcx`).
+        RdMsr = 4,
+        /// WRMSR.
+        WrMsr = 5,
+        /// CPUID.
+        Cpuid = 6,
+        /// HLT.
+        Hlt = 7,
+        /// The guest can take an interrupt (asked for by [`Controls::INTERRUPT_WINDOW`]).
+        InterruptWindow = 8,
+        /// Shutdown: a triple fault.
+        Shutdown = 9,
+        /// XSETBV.
+        Xsetbv = 10,
+        /// VMMCALL or VMCALL.
+        Hypercall = 11,
+        /// An exception that the monitor asked to see: `qualification[0]` = vector, `[1]` = error code.
+        Exception = 12,
+        /// RDTSC or RDTSCP.
+        Rdtsc = 13,
+        /// RDPMC.
+        Rdpmc = 14,
+        /// Access to a debug register.
+        Dr = 15,
+        /// PAUSE.
+        Pause = 16,
+        /// INVD or WBINVD.
+        CacheControl = 17,
+        /// MONITOR or MWAIT.
+        Mwait = 18,
+        /// An instruction of the virtualization extension (VMRUN, VMXON, …): the guest gets #UD.
+        Virtualization = 19,
+        /// Task switch.
+        TaskSwitch = 20,
+        /// The machine refused the guest's state.
+        InvalidState = 21,
+        /// INIT signal, SMI, or something else that was intercepted and has no reason of its own: `qualification[0]` = the machine's own
+        /// exit code.
+        Other = 22,
+    }
 }
 
 /// Number of exit reasons.
-pub const EXIT_REASONS: usize = 23;
-
-impl ExitReason {
-    /// All reasons, by number.
-    pub const ALL: [Self; EXIT_REASONS] = [
-        Self::Deadline,
-        Self::Kicked,
-        Self::Port,
-        Self::Memory,
-        Self::RdMsr,
-        Self::WrMsr,
-        Self::Cpuid,
-        Self::Hlt,
-        Self::InterruptWindow,
-        Self::Shutdown,
-        Self::Xsetbv,
-        Self::Hypercall,
-        Self::Exception,
-        Self::Rdtsc,
-        Self::Rdpmc,
-        Self::Dr,
-        Self::Pause,
-        Self::CacheControl,
-        Self::Mwait,
-        Self::Virtualization,
-        Self::TaskSwitch,
-        Self::InvalidState,
-        Self::Other,
-    ];
-
-    /// The reason of that number, if there is one.
-    #[must_use]
-    pub const fn from_raw(raw: u64) -> Option<Self> {
-        let mut index = 0;
-        while index < EXIT_REASONS {
-            if Self::ALL[index] as u64 == raw {
-                return Some(Self::ALL[index]);
-            }
-            index += 1;
-        }
-        None
-    }
-}
+pub const EXIT_REASONS: usize = ExitReason::ALL.len();
 
 /// A port access as the guest made it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,48 +160,6 @@ impl PortAccess {
     #[must_use]
     pub const fn new(port: u16, flags: u64, size: u64, address_size: u64, segment: u64) -> Self {
         Self(port as u64 | flags | (size & 7) << 20 | (address_size & 15) << 24 | (segment & 7) << 28)
-    }
-
-    /// Port.
-    #[must_use]
-    pub const fn port(self) -> u16 {
-        (self.0 & 0xffff) as u16
-    }
-
-    /// Bytes per access: 1, 2 or 4.
-    #[must_use]
-    pub const fn size(self) -> u64 {
-        self.0 >> 20 & 7
-    }
-
-    /// Read rather than write.
-    #[must_use]
-    pub const fn is_in(self) -> bool {
-        self.0 & Self::IN != 0
-    }
-
-    /// String instruction.
-    #[must_use]
-    pub const fn is_string(self) -> bool {
-        self.0 & Self::STRING != 0
-    }
-
-    /// REP prefix.
-    #[must_use]
-    pub const fn is_rep(self) -> bool {
-        self.0 & Self::REP != 0
-    }
-
-    /// Address size of a string instruction, in bytes.
-    #[must_use]
-    pub const fn address_size(self) -> u64 {
-        self.0 >> 24 & 15
-    }
-
-    /// Segment register of a string instruction: ES, CS, SS, DS, FS, GS from 0.
-    #[must_use]
-    pub const fn segment(self) -> u64 {
-        self.0 >> 28 & 7
     }
 }
 
@@ -285,18 +201,6 @@ impl Event {
     pub const NMI: u64 = 2 << 8;
     /// Type: exception.
     pub const EXCEPTION: u64 = 3 << 8;
-
-    /// External interrupt.
-    #[must_use]
-    pub const fn interrupt(vector: u8) -> Self {
-        Self(vector as u64 | Self::INTERRUPT | Self::VALID)
-    }
-
-    /// Non-maskable interrupt.
-    #[must_use]
-    pub const fn nmi() -> Self {
-        Self(2 | Self::NMI | Self::VALID)
-    }
 
     /// Exception without or with an error code.
     #[must_use]

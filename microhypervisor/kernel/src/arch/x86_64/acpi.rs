@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the kernel must know from the firmware's tables: interrupt controllers and how to switch the machine off.
 //!
-//! Read once at boot through the boot direct map (first 4 GiB). Tables are foreign data: every access is checked against
+//! Read once at boot, as long as all of physical memory can be seen. Tables are foreign data: every access is checked against
 //! lengths, and a table that does not fit or whose checksum is wrong is as good as absent. Sources: ACPI 6.5, 5.2.5 (RSDP), 5.2.6
 //! (headers), 5.2.12 (MADT). The FADT is decoded by [`cloister_processor::shutdown`].
 
-use crate::memory::DIRECT_MAP;
+use super::bootinfo::PHYSICAL;
 use crate::percore::CORES;
 use crate::width::{index, low16, low32};
+use cloister_boot_info::{Part, acpi_root};
 use cloister_processor::shutdown::{self, Power};
 use spin::Mutex;
 
@@ -33,6 +34,8 @@ pub(crate) struct Override {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tables {
     pub(crate) rsdp: u64,
+    /// The table of tables.
+    pub(crate) root: u64,
     pub(crate) io_apics: [IoApic; MANY],
     pub(crate) io_apic_count: usize,
     /// Identities of the local APICs of processors that are enabled.
@@ -44,12 +47,13 @@ pub(crate) struct Tables {
     pub(crate) nmi_input: Option<u8>,
     /// How to switch off and reset.
     pub(crate) power: Power,
-    /// The table of AMD-Vi units (true) or of VT-d units. It can be read as long as the boot direct map is there.
+    /// The table of AMD-Vi units (true) or of VT-d units.
     pub(crate) iommu: Option<(bool, Bytes)>,
 }
 
 const NOTHING: Tables = Tables {
     rsdp: 0,
+    root: 0,
     io_apics: [IoApic { id: 0, address: 0, first_gsi: 0 }; MANY],
     io_apic_count: 0,
     local_apics: [0; CORES],
@@ -68,61 +72,26 @@ pub(crate) fn tables() -> Tables {
     *TABLES.lock()
 }
 
-/// A stretch of physical memory below 4 GiB, read byte-wise.
+/// A table of IOMMUs. It can be read as long as the boot direct map is there.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes {
-    base: u64,
-    size: u64,
-}
+pub(crate) struct Bytes(Part<'static>);
 
 impl Bytes {
-    fn new(base: u64, size: u64) -> Option<Self> {
-        (base != 0 && base.checked_add(size)? <= 1 << 32).then_some(Self { base, size })
-    }
-
-    fn u8(self, offset: u64) -> Option<u8> {
-        if offset >= self.size {
-            return None;
-        }
-        let pointer = core::ptr::with_exposed_provenance::<u8>(index(DIRECT_MAP + self.base + offset));
-        // SAFETY: the boot direct map covers the first 4 GiB, and `new` keeps the stretch below.
-        Some(unsafe { pointer.read_volatile() })
-    }
-
     /// Number of bytes.
     pub(crate) fn size(self) -> u64 {
-        self.size
-    }
-
-    fn number(self, offset: u64, bytes: u64) -> Option<u64> {
-        (0..bytes).rev().try_fold(0, |sum, index| Some(sum << 8 | u64::from(self.u8(offset + index)?)))
-    }
-
-    /// A table with its header, if signature and checksum are right.
-    fn table(base: u64, signature: Option<&[u8; 4]>) -> Option<Self> {
-        let header = Self::new(base, 36)?;
-        if let Some(signature) = signature
-            && header.number(0, 4)? != u64::from(u32::from_le_bytes(*signature))
-        {
-            return None;
-        }
-        let table = Self::new(base, header.number(4, 4)?)?;
-        let sum = (0..table.size).try_fold(0u8, |sum, index| Some(sum.wrapping_add(table.u8(index)?)))?;
-        (sum == 0).then_some(table)
+        self.0.size
     }
 }
 
 impl cloister_iommu::Bytes for Bytes {
     fn byte(&self, offset: u64) -> Option<u8> {
-        self.u8(offset)
+        self.0.u8(offset)
     }
 }
 
 /// Finds the root pointer in the BIOS area, if the loader did not give it (ACPI 6.5, 5.2.5.1).
 fn find_rsdp() -> Option<u64> {
-    (0xe_0000..0x10_0000)
-        .step_by(16)
-        .find(|base| Bytes::new(*base, 8).and_then(|b| b.number(0, 8)) == Some(u64::from_le_bytes(*b"RSD PTR ")))
+    (0xe_0000..0x10_0000).step_by(16).find(|base| acpi_root(*base, PHYSICAL).is_some())
 }
 
 /// Reads the tables.
@@ -140,22 +109,19 @@ pub(crate) fn init(rsdp: u64) {
 }
 
 fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
-    let pointer = Bytes::new(rsdp, 36)?;
-    let (root, width) = match pointer.u8(15)? {
-        0 => (pointer.number(16, 4)?, 4),
-        _ => (pointer.number(24, 8)?, 8),
-    };
-    let root = Bytes::table(root, None)?;
-    for offset in (36..root.size).step_by(index(width)) {
-        let Some(base) = root.number(offset, width) else { break };
-        if let Some(madt) = Bytes::table(base, Some(b"APIC")) {
+    let (root, width) = acpi_root(rsdp, PHYSICAL)?;
+    found.root = root;
+    let root = Part::table(PHYSICAL, root, None)?;
+    for base in (36..root.size).step_by(index(width)).map_while(|offset| root.number(offset, width)) {
+        let table = |signature: &[u8; 4]| Part::table(PHYSICAL, base, Some(*signature));
+        if let Some(madt) = table(b"APIC") {
             read_madt(madt, found);
-        } else if let Some(fadt) = Bytes::table(base, Some(b"FACP")) {
+        } else if let Some(fadt) = table(b"FACP") {
             read_fadt(fadt, found);
-        } else if let Some(ivrs) = Bytes::table(base, Some(b"IVRS")) {
-            found.iommu = Some((true, ivrs));
-        } else if let Some(dmar) = Bytes::table(base, Some(b"DMAR")) {
-            found.iommu = Some((false, dmar));
+        } else if let Some(ivrs) = table(b"IVRS") {
+            found.iommu = Some((true, Bytes(ivrs)));
+        } else if let Some(dmar) = table(b"DMAR") {
+            found.iommu = Some((false, Bytes(dmar)));
         }
     }
     Some(())
@@ -171,7 +137,7 @@ impl Tables {
     }
 }
 
-fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
+fn read_madt(madt: Part<'_>, found: &mut Tables) -> Option<()> {
     let mut offset = 44;
     while offset + 2 <= madt.size {
         let length = u64::from(madt.u8(offset + 1)?).max(2);
@@ -201,9 +167,9 @@ fn read_madt(madt: Bytes, found: &mut Tables) -> Option<()> {
     Some(())
 }
 
-fn read_fadt(fadt: Bytes, found: &mut Tables) {
+fn read_fadt(fadt: Part<'_>, found: &mut Tables) {
     let read = |offset, bytes| fadt.number(offset, bytes);
-    let dsdt = shutdown::dsdt(read).into_iter().find_map(|base| Bytes::table(base, Some(b"DSDT")));
+    let dsdt = shutdown::dsdt(read).into_iter().find_map(|base| Part::table(PHYSICAL, base, Some(*b"DSDT")));
     let types = dsdt.and_then(|dsdt| shutdown::sleep_types(|offset, bytes| dsdt.number(offset, bytes), dsdt.size));
     found.power = shutdown::power(read, types);
 }

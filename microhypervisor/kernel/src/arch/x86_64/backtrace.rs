@@ -123,6 +123,12 @@ pub(crate) fn print(start: Registers) {
     let _ = writeln!(Console, "[kernel]      and more");
 }
 
+/// What a frame consists of.
+const REGISTERS: [&str; Frame::WORDS] = [
+    "r15", "r14", "r13", "r12", "rbx", "rbp", "r10", "r9", "r8", "rdi", "rsi", "rdx", "rax", "rcx", "r11", "vector",
+    "error", "rip", "cs", "rflags", "rsp", "ss",
+];
+
 /// An exception in the kernel, in words: what, where, and the registers.
 pub(crate) struct Cause<'a>(pub(crate) &'a Frame);
 
@@ -137,26 +143,9 @@ impl fmt::Display for Cause<'_> {
         if !paging::is_kernel_memory(frame.rsp.wrapping_sub(8)) {
             write!(out, "\n[kernel] the stack pointer is in no memory of the kernel: a stack overflow?")?;
         }
-        let names = ["rip", "rsp", "rbp", "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "flags", "cr3"];
-        let values = [
-            frame.rip,
-            frame.rsp,
-            frame.rbp,
-            frame.rax,
-            frame.rbx,
-            frame.rcx,
-            frame.rdx,
-            frame.rsi,
-            frame.rdi,
-            frame.rflags,
-            root,
-        ];
-        let numbered = [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15];
-        for (index, (name, value)) in names.into_iter().zip(values).enumerate() {
-            write!(out, "{}{name} {value:#018x}", if index % 4 == 0 { "\n[kernel]   " } else { "  " })?;
-        }
-        for (index, value) in numbered.into_iter().enumerate() {
-            write!(out, "{}r{:<2} {value:#018x}", if index % 4 == 0 { "\n[kernel]   " } else { "  " }, index + 8)?;
+        let named = REGISTERS.into_iter().zip(frame.words()).chain([("cr3", root)]);
+        for (index, (name, value)) in named.enumerate() {
+            write!(out, "{}{name:<6} {value:#018x}", if index % 4 == 0 { "\n[kernel]   " } else { "  " })?;
         }
         Ok(())
     }

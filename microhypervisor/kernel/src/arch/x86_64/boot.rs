@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the loader to [`crate::boot::start`]: two ways in (PVH, as QEMU's `-kernel` boots; Multiboot 2, as GRUB does), both in 32-bit
-//! protected mode without paging.
+//! protected mode without paging. Further cores come in a third way, to [`super::smp::start`]: in real mode, in a copy of `smp_code` in
+//! some page below 1 MiB. In EDI is from then on by which way.
 //!
 //! The boot page tables map the first 4 GiB three times with 2 MiB pages: as they are, at the direct map, and (the first
-//! GiB) at the top where the kernel is linked. They serve until [`super::paging`] has built the kernel's own.
+//! GiB) at the top where the kernel is linked; what lies higher is seen piece by piece through a [`window`]. They serve until
+//! [`super::paging`] has built the kernel's own.
 //!
-//! Sources: Xen `docs/misc/pvh.pandoc` (PVH); Multiboot 2 specification, 3.1 to 3.3 (header, machine state).
+//! Sources: Xen `docs/misc/pvh.pandoc` (PVH); Multiboot 2 specification, 3.1 to 3.3 (header, machine state); AMD APM vol. 2, 14.6
+//! (long mode), 16.5 (start-up IPI).
 
+use crate::memory::DIRECT_MAP;
+use crate::width::index;
 use core::arch::global_asm;
+use core::arch::x86_64::__cpuid;
 
 global_asm!(
     r#"
@@ -32,20 +38,19 @@ mb2_header:
     .word 0, 0                      /* end */
     .long 8
 mb2_end:
-
     .section .note.pvh, "a", @note
     .balign 4
     .long 4, 8, 18                  /* XEN_ELFNOTE_PHYS32_ENTRY */
     .asciz "Xen"
     .quad boot_pvh
-
     .section .boot.bss, "aw", @nobits
     .balign 4096
 boot_pml4:  .skip 4096
 boot_pdpt:  .skip 4096              /* first 4 GiB */
 boot_pdpt2: .skip 4096              /* top 2 GiB */
+    .global boot_pd
 boot_pd:    .skip 4 * 4096
-
+            .skip 4096              /* the window */
     .section .boot.data, "aw"
     .balign 8
 boot_gdt:
@@ -57,9 +62,29 @@ boot_gdt_end:
 boot_gdtr:
     .word boot_gdt_end - boot_gdt - 1
     .long boot_gdt
-
     .section .boot.text, "ax"
+    .code16
+    .global smp_code, smp_code_end
+smp_code:                           /* CS is the page that it was copied to */
+    cli
+    cld
+    .byte 0x2e, 0x66, 0x0f, 0x01, 0x16  /* lgdt cs:[...], 32-bit base */
+    .word smp_gdtr - smp_code
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    .byte 0x66, 0xea                /* far jump to 32-bit code */
+    .long smp_protected
+    .word 24
+    .balign 8
+smp_gdtr:
+    .word boot_gdt_end - boot_gdt - 1
+    .long boot_gdt
+smp_code_end:
     .code32
+smp_protected:
+    mov edi, 3
+    jmp boot_paging
     .global boot_multiboot
 boot_multiboot:
     mov edi, 2
@@ -73,7 +98,6 @@ boot_pvh:
 1:  cli
     cld
     mov esi, ebx
-
     mov eax, offset boot_pdpt
     or eax, 3
     mov dword ptr [boot_pml4], eax
@@ -88,9 +112,8 @@ boot_pvh:
 2:  mov dword ptr [boot_pdpt + ecx * 8], eax
     add eax, 4096
     inc ecx
-    cmp ecx, 4
+    cmp ecx, 5
     jne 2b
-
     mov eax, 0x83                   /* present, writable, 2 MiB */
     xor ecx, ecx
 3:  mov dword ptr [boot_pd + ecx * 8], eax
@@ -98,7 +121,8 @@ boot_pvh:
     inc ecx
     cmp ecx, 4 * 512
     jne 3b
-
+    lgdt [boot_gdtr]
+boot_paging:
     mov eax, 0x20                   /* CR4.PAE */
     mov cr4, eax
     mov eax, offset boot_pml4
@@ -109,12 +133,10 @@ boot_pvh:
     wrmsr
     mov eax, 0x80010033             /* CR0: PG, WP, NE, ET, MP, PE */
     mov cr0, eax
-    lgdt [boot_gdtr]
     /* far jump to 64-bit code */
     .byte 0xea
     .long boot_long
     .word 8
-
     .code64
 boot_long:
     mov eax, 0x10
@@ -126,15 +148,48 @@ boot_long:
     mov gs, eax
     movabs rax, offset boot_high
     jmp rax
-
     .section .text.entry, "ax"
 boot_high:
-    lea rsp, [rip + {stack} + {stack_size}]
     xor ebp, ebp
+    cmp edi, 3
+    je 1f
+    lea rsp, [rip + {stack} + {stack_size}]
     call {start}
+    ud2
+1:  mov rax, [rip + {smp_root}]
+    mov cr3, rax
+    mov rsp, [rip + {smp_stack}]
+    call {smp_start}
     ud2
 "#,
     stack = sym super::percore::BOOT_STACK,
     stack_size = const super::percore::STACK_END,
     start = sym crate::boot::start,
+    smp_root = sym super::smp::ROOT,
+    smp_stack = sym super::smp::STACK,
+    smp_start = sym super::smp::start,
 );
+
+unsafe extern "C" {
+    static boot_pd: u8;
+}
+
+/// What the boot direct map covers.
+pub(super) const REACH: u64 = 1 << 32;
+const LARGE: u64 = 2 << 20;
+
+/// Makes the 2 MiB around a physical address visible behind the boot direct map, in place of what was seen there before. Answers where
+/// the address is then; `None` if the processor has no such addresses.
+pub(super) fn window(address: u64) -> Option<u64> {
+    let first = (&raw const boot_pd).addr() as u64 + 4 * 4096;
+    let entry: *mut u64 = core::ptr::with_exposed_provenance_mut(index(DIRECT_MAP + first));
+    let (here, bits) = (DIRECT_MAP + REACH, __cpuid(0x8000_0008).eax & 0xff);
+    if address >> bits != 0 {
+        return None;
+    }
+    // SAFETY: the first entry of the last boot table, by which nothing else is seen. Present, writable, 2 MiB, as all of them.
+    unsafe { entry.write_volatile(address & !(LARGE - 1) | 0x83) };
+    // SAFETY: as above.
+    unsafe { x86::tlb::flush(index(here)) };
+    Some(here + address % LARGE)
+}

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the loader says, kept until the root task is told of it. `cloister-boot-info` reads it, before the kernel's own tables are there,
-//! through the boot direct map.
+//! through those of [`super::boot`].
 
+use super::{acpi, boot};
 use crate::memory::DIRECT_MAP;
 use crate::width::index;
 use cloister_abi::hip::{Hip, MemoryKind, MemoryRange, RANGES};
-use cloister_boot_info::{Info, Protocol, acpi_root, read};
+use cloister_boot_info::{Info, Protocol, Reader, read};
 use cloister_mechanism::ranges::{Kinds, Ranges};
 
 /// Kinds of memory as the memory map sees them.
@@ -33,17 +34,17 @@ pub(crate) struct BootInfo {
     /// Boot image: physical address and size.
     pub(crate) image: (u64, u64),
     pub(crate) rsdp: u64,
-    acpi_root: u64,
     said: Info,
 }
 
-/// A byte of physical memory below 4 GiB.
+/// Physical memory, as long as the boot direct map is there.
+pub(crate) const PHYSICAL: Reader<'static> = &peek;
+
+/// A byte of physical memory: in the boot direct map, or what lies above it through the window.
 fn peek(address: u64) -> Option<u8> {
-    if address == 0 || address >= 1 << 32 {
-        return None;
-    }
-    let pointer: *const u8 = core::ptr::with_exposed_provenance(index(DIRECT_MAP + address));
-    // SAFETY: the boot direct map covers the first 4 GiB; only a number is read.
+    let place = if address < boot::REACH { Some(DIRECT_MAP + address) } else { boot::window(address) };
+    let pointer: *const u8 = core::ptr::with_exposed_provenance(index(place.filter(|_| address != 0)?));
+    // SAFETY: the boot tables map it; only a number is read.
     Some(unsafe { pointer.read_volatile() })
 }
 
@@ -59,10 +60,10 @@ impl BootInfo {
             _ => return Err("loaded by neither PVH nor Multiboot 2"),
         };
         let mut memory = Memory::new();
-        let said = read(protocol, address, &peek, &mut |base, size, kind: MemoryKind| {
+        let said = read(protocol, address, PHYSICAL, &mut |base, size, kind: MemoryKind| {
             memory.add(base, base.saturating_add(size), kind as u32);
         })?;
-        Ok(Self { memory, image: said.image, rsdp: said.rsdp, acpi_root: 0, said })
+        Ok(Self { memory, image: said.image, rsdp: said.rsdp, said })
     }
 
     /// Command line as text, as far as it is text.
@@ -70,9 +71,11 @@ impl BootInfo {
         self.said.command_line()
     }
 
-    /// Follows the ACPI root pointer to what lies in the firmware's own memory. The boot direct map must still be there.
-    pub(crate) fn find_acpi_root(&mut self) {
-        self.acpi_root = acpi_root(self.rsdp, &peek).unwrap_or(0);
+    /// A page below 1 MiB that no firmware uses after boot, for code in real mode.
+    pub(crate) fn low_page(&self) -> Option<u64> {
+        let free = self.memory.as_slice().iter().filter(|range| range.kind == Firmware::AVAILABLE);
+        let pages = free.map(|range| (range.base.max(0x8000).next_multiple_of(4096), range.end.min(0xa_0000)));
+        pages.filter(|(page, end)| page + 4096 <= *end).map(|(page, _)| page).min()
     }
 
     /// Copies what the root task is told.
@@ -83,7 +86,8 @@ impl BootInfo {
         }
         hip.cmdline = self.said.cmdline;
         (hip.image_base, hip.image_size) = self.image;
-        (hip.acpi_rsdp, hip.acpi_root) = (self.rsdp, self.acpi_root);
+        let tables = acpi::tables();
+        (hip.acpi_rsdp, hip.acpi_root) = (tables.rsdp, tables.root);
         if let Some(screen) = self.said.framebuffer {
             hip.framebuffer = screen.address;
             hip.framebuffer_size = u64::from(screen.width) | u64::from(screen.height) << 32;

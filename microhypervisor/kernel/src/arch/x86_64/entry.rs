@@ -49,6 +49,17 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
+impl Frame {
+    /// So many registers.
+    pub(crate) const WORDS: usize = size_of::<Self>() / 8;
+
+    /// The registers in their order.
+    pub(crate) const fn words(&self) -> [u64; Self::WORDS] {
+        // SAFETY: the frame is nothing but words.
+        unsafe { *core::ptr::from_ref(self).cast() }
+    }
+}
+
 /// Value of [`Frame::vector`] for an EC that entered by `syscall`.
 pub(crate) const SYSCALL: u64 = 0x100;
 /// Bytes of the instruction by which it entered.
@@ -65,34 +76,14 @@ global_asm!(
     r#"
     /* The registers of a frame below `rcx` and `r11`, which `syscall` takes for itself. */
     .macro push_general
-    push rax
-    push rdx
-    push rsi
-    push rdi
-    push r8
-    push r9
-    push r10
-    push rbp
-    push rbx
-    push r12
-    push r13
-    push r14
-    push r15
+    .irp register, rax, rdx, rsi, rdi, r8, r9, r10, rbp, rbx, r12, r13, r14, r15
+    push \register
+    .endr
     .endm
     .macro pop_general
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbx
-    pop rbp
-    pop r10
-    pop r9
-    pop r8
-    pop rdi
-    pop rsi
-    pop rdx
-    pop rax
+    .irp register, r15, r14, r13, r12, rbx, rbp, r10, r9, r8, rdi, rsi, rdx, rax
+    pop \register
+    .endr
     .endm
     /* What begins and ends a trap that stays on the stack it came in on. */
     .macro kernel_trap_begin
@@ -110,7 +101,6 @@ global_asm!(
     add rsp, 16
     iretq
     .endm
-
     .section .text.entry, "ax"
     .global entry_site, trap_site, clac_site, exit_user, entry_hook, trap_hook, exit_hook
     .balign 64
@@ -137,7 +127,6 @@ entry_site:
     call [{handlers} + rax * 8]
 2:  cmp dword ptr gs:[{pending}], 0
     jne 5f
-
 exit_user:
     mov rsp, gs:[{rsp0}]
     sub rsp, {frame}
@@ -154,13 +143,11 @@ exit_user:
     add rsp, 16
     swapgs
     iretq
-
 4:  call {foreign}
     jmp 2b
 5:  mov rdi, gs:[{this}]
     call {settle}
     jmp exit_user
-
     .balign 16
 entry_trap:
 clac_site:
@@ -178,7 +165,6 @@ trap_site:
     mov rsp, gs:[{stack}]
     call {user_trap}
     jmp exit_user
-
 entry_trap_in_kernel:               /* with its end, known to the backtrace: RBP points to the frame */
 2:  lfence                          /* as above, for who ran ahead to here and missed SWAPGS */
     kernel_trap_begin
@@ -186,7 +172,6 @@ entry_trap_in_kernel:               /* with its end, known to the backtrace: RBP
     call {kernel_trap}
     mov rsp, rbp
     kernel_trap_end
-
     /* Those with a stack of their own can come between an entry and its SWAPGS, when neither CS nor the value of GS base (which is the
        user's to choose) says whose GS it is. So the core is found at the end of the stack, where `Head::activate` put it, and GS base is
        set and put back as it was. */
@@ -203,7 +188,6 @@ entry_own_stack:
     mov rsp, rbp
     kernel_trap_end
 entry_trap_in_kernel_end:
-
     /* Hooks: in place of one instruction of the ways in and out, on processors that need them (`patch`). They may use any register
        but those that are named, since all of the user's are saved, or about to be loaded. */
     .macro work_in
@@ -247,7 +231,6 @@ exit_hook:
     jmp exit_user + 9
 exit_segment:
     .word {kernel_ss}
-
     /* One stub per vector, 16 bytes each; those with an error code do not push one. */
     .balign 16
     .global entry_vectors
@@ -266,7 +249,6 @@ entry_vectors:
     .endif
     .set vector, vector + 1
     .endr
-
     .global entry_first_exit
 entry_first_exit:
     mov rsp, gs:[{stack}]

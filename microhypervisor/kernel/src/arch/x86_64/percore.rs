@@ -9,7 +9,11 @@ use crate::memory;
 use crate::width::low16;
 use core::arch::asm;
 use core::mem::offset_of;
+use x86::bits64::task::TaskStateSegment;
+use x86::dtables::{DescriptorTablePointer, lgdt, lidt};
 use x86::msr::{IA32_EFER, IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, rdmsr, wrmsr};
+use x86::segmentation::SegmentSelector;
+use x86::task::load_tr;
 
 /// Size of a kernel stack, bytes.
 pub(crate) const STACK_SIZE: usize = 32 * 1024;
@@ -57,31 +61,7 @@ pub(crate) const KERNEL_CS: u16 = 0x08;
 pub(crate) const USER_SS: u64 = 0x1b;
 /// User code segment with privilege level 3.
 pub(crate) const USER_CS: u64 = 0x23;
-const TSS_SELECTOR: u16 = 0x28;
-
-/// Task state segment: stack pointers for the processor. No port bitmap inside it; see [`Head::ports`].
-#[derive(Debug)]
-#[repr(C, packed(4))]
-pub(crate) struct Tss {
-    reserved0: u32,
-    rsp0: u64,
-    rsp1: u64,
-    rsp2: u64,
-    reserved1: u64,
-    ist: [u64; 7],
-    reserved2: u64,
-    reserved3: u16,
-    io_map: u16,
-}
-
-const _: () = assert!(size_of::<Tss>() == 104);
-
-/// A pseudo-descriptor for LGDT and LIDT.
-#[repr(C, packed)]
-struct Table {
-    limit: u16,
-    base: u64,
-}
+const TSS_SELECTOR: SegmentSelector = SegmentSelector::from_raw(0x28);
 
 /// Tops of a core's stacks.
 #[derive(Clone, Copy, Debug, Default)]
@@ -119,34 +99,24 @@ pub(crate) struct Head {
     /// Saves the user's stack pointer for some instructions.
     pub(crate) scratch: u64,
     gdt: [u64; 7],
-    /// TSS; its RSP0 is the end of the current EC's frame.
-    pub(crate) tss: Tss,
+    /// Stack pointers for the processor: RSP0 is the end of the current EC's frame.
+    pub(crate) tss: TaskStateSegment,
     /// Port bitmap of the TSS and the byte of ones after it: of the port space whose bitmap was loaded last. Whether it holds
-    /// for the current EC says [`Tss::io_map`].
+    /// for the current EC says [`TaskStateSegment::iomap_base`].
     ports: [u8; 8193],
 }
 
 /// Offset of the port bitmap in the TSS.
-const IO_MAP: u16 = low16(size_of::<Tss>() as u64);
+const IO_MAP: u16 = low16(size_of::<TaskStateSegment>() as u64);
 /// Offset beyond the TSS: no port is allowed.
 const NO_IO_MAP: u16 = u16::MAX;
 const _: () = assert!(offset_of!(Head, this) == 0);
-const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<Tss>());
+const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<TaskStateSegment>());
 
 impl Head {
     /// A head that [`Head::activate`] completes.
     pub(crate) const fn new() -> Self {
-        let tss = Tss {
-            reserved0: 0,
-            rsp0: 0,
-            rsp1: 0,
-            rsp2: 0,
-            reserved1: 0,
-            ist: [0; 7],
-            reserved2: 0,
-            reserved3: 0,
-            io_map: NO_IO_MAP,
-        };
+        let tss = TaskStateSegment { iomap_base: NO_IO_MAP, ..TaskStateSegment::new() };
         Self { this: 0, stack: 0, scratch: 0, gdt: [0; 7], tss, ports: [0xff; 8193] }
     }
 
@@ -166,7 +136,7 @@ impl Head {
             self.tss.ist[place] = end;
         }
         let tss = base + offset_of!(Self, tss) as u64;
-        let limit = size_of::<Tss>() as u64 + 8192;
+        let limit = size_of::<TaskStateSegment>() as u64 + 8192;
         self.gdt = [
             0,
             0x00af_9b00_0000_ffff,
@@ -176,11 +146,11 @@ impl Head {
             limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56,
             tss >> 32,
         ];
-        let gdtr = Table { limit: low16(size_of::<[u64; 7]>() as u64) - 1, base: base + offset_of!(Self, gdt) as u64 };
         // SAFETY: the descriptors are flat, the table stays where it is.
+        unsafe { lgdt(&DescriptorTablePointer::new(&self.gdt)) };
+        // SAFETY: selectors of that table.
         unsafe {
             asm!(
-                "lgdt [{gdtr}]",
                 "push {cs}",
                 "lea {tmp}, [rip + 2f]",
                 "push {tmp}",
@@ -191,21 +161,16 @@ impl Head {
                 "mov ss, {ds:e}",
                 "mov fs, {zero:e}",
                 "mov gs, {zero:e}",
-                "ltr {tss:x}",
-                gdtr = in(reg) &raw const gdtr,
                 cs = in(reg) u64::from(KERNEL_CS),
                 tmp = out(reg) _,
                 ds = in(reg) u32::from(KERNEL_CS + 8),
                 zero = in(reg) 0u32,
-                tss = in(reg) TSS_SELECTOR,
             );
         }
-        let idtr = Table {
-            limit: low16(size_of::<super::idt::Idt>() as u64) - 1,
-            base: core::ptr::from_ref(&*IDT.lock()).addr() as u64,
-        };
+        // SAFETY: the descriptor is that of this core's task segment.
+        unsafe { load_tr(TSS_SELECTOR) };
         // SAFETY: the table is static and complete.
-        unsafe { asm!("lidt [{}]", in(reg) &raw const idtr) };
+        unsafe { lidt(&DescriptorTablePointer::new(&*IDT.lock())) };
         // SAFETY: the register exists in long mode.
         let efer = unsafe { rdmsr(IA32_EFER) };
         for (register, value) in [
@@ -228,7 +193,7 @@ impl Head {
     /// Where the processor and the entry code put the registers of the current EC.
     #[inline]
     pub(crate) fn set_frame_end(&mut self, end: u64) {
-        self.tss.rsp0 = end;
+        self.tss.rsp[0] = end;
     }
 
     /// Loads the task register again, with its whole limit.
@@ -237,13 +202,13 @@ impl Head {
         let [.., low, _] = &mut self.gdt;
         *low &= !(2 << 40);
         // SAFETY: the descriptor is that of this core's task segment.
-        unsafe { asm!("ltr {:x}", in(reg) TSS_SELECTOR, options(nostack, preserves_flags)) };
+        unsafe { load_tr(TSS_SELECTOR) };
     }
 
     /// Says whether the loaded port bitmap holds for the current EC.
     #[inline]
     pub(crate) fn use_ports(&mut self, loaded: bool) {
-        self.tss.io_map = if loaded { IO_MAP } else { NO_IO_MAP };
+        self.tss.iomap_base = if loaded { IO_MAP } else { NO_IO_MAP };
     }
 
     /// Loads a port bitmap for the current EC.

@@ -3,6 +3,7 @@
 //! command line chooses. National PC16550D data sheet, section 8.
 
 use super::{cpu, timer};
+use crate::boot::option;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering::Relaxed};
 use x86::io::{inb, outb};
 
@@ -21,18 +22,12 @@ pub(crate) fn ports() -> (u16, u16) {
 
 /// Chooses the port and sets it up: 115200 baud, 8N1, FIFOs on, no interrupts.
 pub(crate) fn init(cmdline: &str) {
-    for word in cmdline.split_ascii_whitespace() {
-        match word {
-            "log=com1" => PORT.store(0x3f8, Relaxed),
-            "log=com2" => PORT.store(0x2f8, Relaxed),
-            "log=none" => PORT.store(0, Relaxed),
-            _ => {}
-        }
-    }
-    let port = PORT.load(Relaxed);
-    if port == 0 {
-        return;
-    }
+    let port = match option(cmdline, "log=") {
+        Some("com1") => 0x3f8,
+        Some("none") => return PORT.store(0, Relaxed),
+        _ => 0x2f8,
+    };
+    PORT.store(port, Relaxed);
     for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 3)] {
         // SAFETY: the port is the kernel's own.
         unsafe { outb(port + register, value) };

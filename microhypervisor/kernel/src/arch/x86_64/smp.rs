@@ -1,102 +1,29 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Starting further cores, and interrupting them.
 //!
-//! A core is started by INIT and start-up IPIs in real mode, in a page below 1 MiB into which [`prepare`] has copied the code
-//! below; through protected mode it comes to the boot page tables, to the kernel's own, and to [`start`] on its own stack. Cores
-//! are started one after the other, so that one set of variables serves. Its time-stamp counter is then set to what the boot core's
-//! shows, as far as two cores can agree on that.
+//! A core is started by INIT and start-up IPIs in real mode, in a page below 1 MiB into which [`prepare`] has copied code of
+//! [`super::boot`]; through protected mode it comes to the boot page tables, to the kernel's own, and to [`start`] on its own stack. All
+//! are reset at once, since they need a while for that; then they are started one after the other, so that one set of variables serves. A
+//! core's time-stamp counter is then set to what the boot core's shows, as far as two cores can agree on that.
 //!
-//! Sources: Intel SDM vol. 3, 8.4 (initialization); AMD APM vol. 2, 14.6 (long mode), 16.5 (IPIs).
+//! Sources: Intel SDM vol. 3, 8.4 (initialization); AMD APM vol. 2, 16.5 (IPIs).
 
 use super::{acpi, apic, cpu, idt, percore, timer};
 use crate::memory::{self, DIRECT_MAP};
 use crate::percore::{CORES, Core};
-use crate::width::index;
-use core::arch::global_asm;
+use crate::width::{index, low32};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Where the start-up code is copied: a page of conventional memory that no firmware uses after boot.
-const PAGE: u64 = 0x8000;
-
-global_asm!(
-    r#"
-    .section .boot.text, "ax"
-    .code16
-    .global smp_code
-smp_code:
-    cli
-    cld
-    xor ax, ax
-    mov ds, ax
-    .byte 0x66, 0x0f, 0x01, 0x16        /* lgdt, 32-bit base, from a 16-bit address */
-    .word {page} + smp_gdtr - smp_code
-    mov eax, cr0
-    or al, 1
-    mov cr0, eax
-    .byte 0x66, 0xea                    /* far jump to 32-bit code */
-    .long {page} + smp_protected - smp_code
-    .word 24
-    .balign 8
-smp_gdtr:
-    .word boot_gdt_end - boot_gdt - 1
-    .long boot_gdt
-    .code32
-smp_protected:
-    mov eax, 16
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    mov eax, 0x20                       /* CR4.PAE */
-    mov cr4, eax
-    mov eax, offset boot_pml4
-    mov cr3, eax
-    mov ecx, 0xc0000080                 /* EFER: LME, NXE, SCE */
-    rdmsr
-    or eax, 0x901
-    wrmsr
-    mov eax, 0x80010033                 /* CR0: PG, WP, NE, ET, MP, PE */
-    mov cr0, eax
-    .byte 0xea
-    .long smp_long
-    .word 8
-    .global smp_code_end
-smp_code_end:
-
-    .code64
-smp_long:
-    mov eax, 0x10
-    mov ds, eax
-    mov es, eax
-    mov ss, eax
-    xor eax, eax
-    mov fs, eax
-    mov gs, eax
-    movabs rax, offset smp_high
-    jmp rax
-
-    .section .text.entry, "ax"
-smp_high:
-    mov rax, [rip + {root}]
-    mov cr3, rax
-    mov rsp, [rip + {stack}]
-    xor ebp, ebp
-    call {start}
-    ud2
-"#,
-    page = const PAGE,
-    root = sym ROOT,
-    stack = sym STACK,
-    start = sym start,
-);
 
 unsafe extern "C" {
     static smp_code: u8;
     static smp_code_end: u8;
 }
 
-static ROOT: AtomicU64 = AtomicU64::new(0);
-/// Stack of the core that is being started.
-static STACK: AtomicU64 = AtomicU64::new(0);
+/// Where the start-up code is; 0 for nowhere.
+static PAGE: AtomicU64 = AtomicU64::new(0);
+/// Page-table root and stack of the core that is being started.
+pub(super) static ROOT: AtomicU64 = AtomicU64::new(0);
+pub(super) static STACK: AtomicU64 = AtomicU64::new(0);
 /// Its structure.
 static CORE: core::sync::atomic::AtomicPtr<Core> = core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
 static STACKS: spin::Mutex<percore::Stacks> = spin::Mutex::new(percore::Stacks { kernel: 0, fault: 0, nmi: 0 });
@@ -108,13 +35,15 @@ static ANSWER: AtomicU64 = AtomicU64::new(0);
 /// How often the counters are compared.
 const COMPARISONS: u64 = 32;
 
-/// Copies the start-up code to its place. The boot direct map must still be there.
-pub(crate) fn prepare() {
+/// Copies the start-up code into a page below 1 MiB that nobody uses, if there is one. The boot direct map must still be there.
+pub(crate) fn prepare(page: Option<u64>) {
+    let Some(page) = page else { return };
     let (first, end) = ((&raw const smp_code).addr(), (&raw const smp_code_end).addr());
     let from: *const u8 = core::ptr::with_exposed_provenance(index(DIRECT_MAP) + first);
-    let to: *mut u8 = core::ptr::with_exposed_provenance_mut(index(DIRECT_MAP + PAGE));
-    // SAFETY: the boot direct map covers both; the first MiB is kept free of all else.
+    let to: *mut u8 = core::ptr::with_exposed_provenance_mut(index(DIRECT_MAP + page));
+    // SAFETY: the boot direct map covers both; the page is free, and the first MiB is kept free of all else.
     unsafe { core::ptr::copy_nonoverlapping(from, to, end - first) };
+    PAGE.store(page, Ordering::Relaxed);
 }
 
 /// Starts the other cores that the firmware's tables tell of, at most `most` in all. Answers how many run, with this one.
@@ -122,13 +51,14 @@ pub(crate) fn start_all(most: usize) -> usize {
     let tables = acpi::tables();
     let own = apic::id();
     crate::percore::BOOT_CORE.apic_id.store(own, Ordering::Relaxed);
+    let others = || tables.local_apics.iter().take(tables.local_apic_count).copied().filter(|id| *id != own);
+    let most = if PAGE.load(Ordering::Relaxed) == 0 { 1 } else { most.min(CORES) };
+    others().take(most - 1).for_each(apic::reset);
+    pause(10_000);
     let mut running = 1;
-    for apic_id in tables.local_apics.iter().take(tables.local_apic_count).copied().filter(|id| *id != own) {
-        if running == most.min(CORES) {
-            log::warn!("core with APIC {apic_id} is left alone: {running} cores run");
-            break;
-        }
-        match start_one(running, apic_id) {
+    for apic_id in others() {
+        let started = if running < most { start_one(running, apic_id) } else { Err("enough run, or no page for it") };
+        match started {
             Ok(()) => running += 1,
             Err(why) => log::warn!("core with APIC {apic_id} is left alone: {why}"),
         }
@@ -148,10 +78,8 @@ fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
     RUNNING.store(false, Ordering::Relaxed);
     ASKED.store(0, Ordering::Relaxed);
     ANSWER.store(0, Ordering::SeqCst);
-    apic::reset(apic_id);
-    pause(10_000);
     for _ in 0..2 {
-        apic::start(apic_id, crate::width::low32(PAGE >> 12));
+        apic::start(apic_id, low32(PAGE.load(Ordering::Relaxed) >> 12));
         pause(200);
     }
     let deadline = cpu::ticks() + timer::from_micros(5_000_000);
@@ -175,7 +103,7 @@ fn pause(micros: u64) {
 }
 
 /// First Rust code of a further core.
-extern "C" fn start() -> ! {
+pub(super) extern "C" fn start() -> ! {
     // SAFETY: set by `start_one`, to a structure that stays.
     let core = unsafe { &*CORE.load(Ordering::Acquire) };
     // SAFETY: this is the core whose structure it is.

@@ -17,8 +17,11 @@ const GENERAL_PROTECTION: u64 = 13;
 pub(crate) const PAGE_FAULT: u64 = 14;
 const MACHINE_CHECK: u64 = 18;
 
-/// Interrupts that nobody asked for.
-static UNEXPECTED: Flood = Flood::new();
+/// Tells of an interrupt that nobody asked for.
+fn unexpected(vector: u64) {
+    static FLOOD: Flood = Flood::new();
+    FLOOD.tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
+}
 
 fn hardware_interrupt(vector: u64) {
     // The handler looks at what others may destroy.
@@ -38,14 +41,13 @@ fn hardware_interrupt(vector: u64) {
         idt::SPURIOUS => {}
         idt::FIRST_DEVICE..idt::TIMER => {
             if !interrupt::arrived(core(), low8(vector)) {
-                UNEXPECTED
-                    .tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
+                unexpected(vector);
             }
         }
         // Legacy controllers, masked: a spurious interrupt of theirs needs no end.
         0x20..0x30 => {}
         _ => {
-            UNEXPECTED.tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
+            unexpected(vector);
             apic::end_of_interrupt();
         }
     }
@@ -89,41 +91,25 @@ pub(crate) fn fault_address(frame: &Frame) -> Option<u64> {
     (frame.vector == PAGE_FAULT).then(|| unsafe { x86::controlregs::cr2() } as u64)
 }
 
+/// Copies registers from one structure to another that has them by the same names.
+macro_rules! copy {
+    ($from:ident to $to:ident: $($register:ident)+) => { $($to.$register = $from.$register;)+ };
+}
+
 /// State of an EC at an exception, for its handler.
 pub(crate) fn exception_state(frame: &Frame, fs_base: u64) -> ExceptionState {
     let address = fault_address(frame).unwrap_or(0);
-    ExceptionState {
-        vector: frame.vector,
-        error: frame.error,
-        address,
-        rip: frame.rip,
-        rsp: frame.rsp,
-        rflags: frame.rflags,
-        rax: frame.rax,
-        rbx: frame.rbx,
-        rcx: frame.rcx,
-        rdx: frame.rdx,
-        rsi: frame.rsi,
-        rdi: frame.rdi,
-        rbp: frame.rbp,
-        r8_r15: [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15],
-        fs_base,
-    }
+    let mut state = ExceptionState { address, fs_base, ..ExceptionState::default() };
+    copy!(frame to state: vector error rip rsp rflags rax rbx rcx rdx rsi rdi rbp);
+    state.r8_r15 = [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15];
+    state
 }
 
 /// Takes over what a handler changed. Only arithmetic flags, direction, alignment check and single step are the EC's own.
 pub(crate) fn set_exception_state(frame: &mut Frame, state: &ExceptionState) {
     const OWN_FLAGS: u64 = 0x4_0dd5;
-    frame.rip = state.rip;
-    frame.rsp = state.rsp;
+    copy!(state to frame: rip rsp rax rbx rcx rdx rsi rdi rbp);
     frame.rflags = frame.rflags & !OWN_FLAGS | state.rflags & OWN_FLAGS;
-    frame.rax = state.rax;
-    frame.rbx = state.rbx;
-    frame.rcx = state.rcx;
-    frame.rdx = state.rdx;
-    frame.rsi = state.rsi;
-    frame.rdi = state.rdi;
-    frame.rbp = state.rbp;
     [frame.r8, frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15] = state.r8_r15;
     // Return by IRET whatever the way in was.
     frame.vector = super::entry::FRESH;

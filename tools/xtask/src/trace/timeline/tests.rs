@@ -46,9 +46,9 @@ fn a_call_and_its_reply() {
     assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), [("IpcCall", 10, 90)]);
     assert_eq!(
         on(&timeline, Track::Ec(0, SERVER)),
-        [("serves EC 1000", 20, 70), ("Null", 50, 60), ("IpcReply", 70, 100)]
+        [("serves EC 1000", 20, 70), ("Null", 50, 60), ("waits for a call", 70, 100)]
     );
-    assert_eq!(timeline.flows, [Flow { core: 0, from: CLIENT, to: SERVER, time: 20 }]);
+    assert_eq!(timeline.flows, [Flow { from: (0, CLIENT), to: (0, SERVER), time: 20 }]);
 }
 
 #[test]
@@ -105,11 +105,30 @@ fn a_trace_that_begins_and_ends_in_the_middle() {
 }
 
 #[test]
-fn names_are_put_together() {
-    let part = |text: &[u8; 8]| u64::from_le_bytes(*text);
-    let timeline =
-        timeline(&[(Event::Name, 0, CLIENT, part(b"init.ser")), (Event::Name, 1, CLIENT, part(b"vice\0\0\0\0"))]);
-    assert_eq!(timeline.name(CLIENT), "init.service");
+fn a_call_to_another_core() {
+    let record = |time, event, detail, first, second| Record { time, ..Record::new(event, detail, first, second) };
+    let call = u16::try_from(IpcCall::NUMBER).expect("small");
+    let here = vec![
+        record(0, Event::Switch, 0, CLIENT, PD),
+        record(10, Event::CallEnter, call, CLIENT, 7),
+        record(20, Event::CallExit, call, CLIENT, 0),
+        record(20, Event::SettleEnter, 0, 0, 0),
+        record(25, Event::Switch, 0, 0, 0),
+        record(60, Event::Switch, 0, CLIENT, PD),
+        record(65, Event::SettleExit, 0, 0, 0),
+    ];
+    let there = vec![
+        record(30, Event::SettleEnter, 0, 0, 0),
+        record(35, Event::IpcCall, 0, CLIENT, SERVER),
+        record(40, Event::Switch, 0, SERVER, PD),
+        record(45, Event::SettleExit, 0, 0, 0),
+    ];
+    let ring = |core, records| Ring { core, tsc_hz: 1_000_000, lost: 0, records };
+    let timeline = Timeline::new(&[ring(0, here), ring(1, there)]);
+    timeline.check().expect("nests");
+    assert_eq!(timeline.flows, [Flow { from: (0, CLIENT), to: (1, SERVER), time: 35 }]);
+    assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), [("IpcCall", 10, 60)]);
+    assert_eq!(on(&timeline, Track::Ec(1, SERVER)), [("serves EC 1000", 35, 45)]);
 }
 
 #[test]

@@ -5,10 +5,10 @@
 //! upper entries). So after every store that an operation makes, walks from the root and from every entry that was seen before must
 //! find for each address what was there before or what is there afterwards, in frames that were not given back.
 
-use super::tests::{Heap, Host};
-use super::{FRAME, Format, Freed, LEVEL_BITS, MapError, PageTable, TableFrames};
+use super::{Heap, Host};
+use crate::radix::{Format, Freed, LEVEL_BITS, MapError, PageTable, TableFrames};
 use crate::work::Work;
-use crate::{Exhausted, Frames};
+use crate::{Exhausted, FRAME, Frames};
 use core::cell::RefCell;
 use core::ptr::NonNull;
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
@@ -23,7 +23,7 @@ std::thread_local! {
 }
 
 /// An entry was written.
-pub(super) fn written() {
+pub(in crate::radix) fn written() {
     HOOK.with_borrow(|hook| hook.iter().for_each(|hook| hook()));
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two tables against two maps, with memory that runs out at each allocation, objects that die, and destruction in pieces.
 
-use super::{Refused, SELECTORS, SLOTS, Table, Target};
+use crate::capability::{Refused, SELECTORS, SLOTS, Table, Target};
 use crate::radix::tests::Heap;
 use crate::work::Work;
 use crate::{Exhausted, Frames};

@@ -4,7 +4,7 @@
 //! Tables are of four places here, in two frames. An object is one as the kernel has them: with the count of [`crate::refcount`] and the
 //! grace that look-ups have.
 
-use super::{Refused, SELECTORS, SLOTS, Slots, Table, Target};
+use crate::capability::{Refused, SELECTORS, SLOTS, Slots, Table, Target};
 use crate::refcount::{Fate, RefCount};
 use crate::sync::{AtomicU64, explore};
 use crate::work::Work;
