@@ -50,9 +50,11 @@ impl<T: Waiter> State<T> {
         core::iter::from_fn(|| self.queue.pop_front())
             // SAFETY: members of the queue are there, and who was found stays to the end of the handler.
             .map(|first| unsafe { first.as_ref() })
-            .find(|first| first.is_alive() || {
-                first.wake(None);
-                false
+            .find(|first| {
+                first.is_alive() || {
+                    first.wake(None);
+                    false
+                }
             })
     }
 

@@ -193,6 +193,12 @@ fn slot(hostile: Hostile) -> (u64, u64) {
     (STACK_AREA + ((slot + 1) << STACK_BITS), page)
 }
 
+/// Arguments of a PD, with as many priorities as the one that pays, fewer, or more than there are.
+fn domain(hostile: Hostile) -> Args {
+    let random = hostile.random;
+    [fresh(hostile) & !3, payer(hostile), random.below(24) << 12, random.of([0, 0, 50, 130]), 0, 0]
+}
+
 /// Arguments as they should be, and what the call makes at its first argument.
 fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
     let random = hostile.random;
@@ -205,9 +211,7 @@ fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
             ([portal, header(hostile), random.of([0, 1, 1]), 0, 0, 0], None)
         }
         abi::IpcReply::NUMBER => ([header(hostile), 0, 0, 0, 0, 0], None),
-        abi::CreatePd::NUMBER => {
-            ([fresh(hostile) & !3, payer(hostile), random.below(24) << 12, random.of([0, 0, 50, 130]), 0, 0], None)
-        }
+        abi::CreatePd::NUMBER => (domain(hostile), None),
         abi::CreateSpace::NUMBER => ([fresh(hostile), payer(hostile), 2, 0, 0, 0], Some(Thing::Guest)),
         abi::CreateEc::NUMBER => ec(hostile),
         abi::CreateSc::NUMBER => {
