@@ -39,7 +39,7 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
 #[inline(always)]
 fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     cpu.activate(core);
-    let taken = cpu.take(machine::state_page(vcpu.page));
+    let taken = cpu.take(vcpu.page);
     if taken.fpu {
         load_fpu(core, vcpu);
     }
@@ -132,14 +132,14 @@ fn until(core: &Core, deadline: u64) -> u64 {
 
 /// Ends a run for a reason that is not the guest's.
 #[cold]
-fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
+fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut impl Machine, reason: ExitReason) {
     finish(core, ec, vcpu, cpu, reason);
 }
 
 /// Tells the monitor why the guest exited, and lets its thread go on.
 #[inline(always)]
-fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
-    if cpu.report(machine::state_page(vcpu.page), reason) {
+fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut impl Machine, reason: ExitReason) {
+    if cpu.report(vcpu.page, reason) {
         store_fpu(core, vcpu);
     }
     leave(ec, vcpu);
@@ -161,7 +161,7 @@ fn load_fpu(core: &Core, vcpu: &Vcpu) {
     core.forget_fpu(FpuOwner::vcpu(vcpu));
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
-    image::take(machine::state_page(vcpu.page), area, fpu::mask(), 0xffff);
+    image::take(vcpu.page, area, fpu::mask(), 0xffff);
     fpu::adopt(vcpu.fpu);
 }
 
@@ -174,7 +174,7 @@ fn store_fpu(core: &Core, vcpu: &Vcpu) {
     }
     // SAFETY: as `load_fpu`.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_ref() };
-    image::give(machine::state_page(vcpu.page), area);
+    image::give(vcpu.page, area);
 }
 
 /// `VcpuSync`.
@@ -189,7 +189,7 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
     }
     with_machine!(vcpu, cpu => {
         cpu.activate(core);
-        cpu.sync(machine::state_page(vcpu.page), groups);
+        cpu.sync(vcpu.page, groups);
     });
     if groups.contains(Groups::FPU) {
         store_fpu(core, vcpu);

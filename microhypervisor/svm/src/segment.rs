@@ -57,31 +57,15 @@ pub const fn from_vmcb(segment: vmcb::Segment) -> Segment {
     }
 }
 
-/// Descriptor privilege level of attributes in the VMCB's form.
-#[inline]
-#[must_use]
-pub const fn privilege(attributes: u16) -> u8 {
-    (attributes >> 5 & 3).to_le_bytes()[0]
-}
-
-/// Attributes in the contract's form with that privilege level.
-#[inline]
-#[must_use]
-pub const fn with_privilege(access: u32, level: u8) -> u32 {
-    access & !(3 << 5) | (level as u32 & 3) << 5
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{UNUSABLE, pack, privilege, unpack, with_privilege};
+    use super::{UNUSABLE, pack, unpack};
     use proptest::prelude::*;
 
     #[test]
     fn code_segment_of_long_mode() {
         assert_eq!(pack(0xa09b), 0xa9b);
         assert_eq!(unpack(0xa9b), 0xa09b);
-        assert_eq!(privilege(0xafb), 3);
-        assert_eq!(with_privilege(0xa09b, 3), 0xa0fb);
     }
 
     #[test]

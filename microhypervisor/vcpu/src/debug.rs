@@ -4,13 +4,10 @@
 use core::arch::asm;
 
 /// Loads DR0 to DR3. DR7 must have no breakpoint enabled.
-///
-/// # Safety
-/// In the kernel only.
 #[cold]
-pub unsafe fn load(registers: &[u64; 4]) {
+pub fn load(registers: &[u64; 4]) {
     let [dr0, dr1, dr2, dr3] = *registers;
-    // SAFETY: no breakpoint is enabled, so the addresses mean nothing to the host.
+    // SAFETY: the host enables no breakpoint, so the addresses mean nothing to it.
     unsafe {
         asm!(
             "mov dr0, {}",
@@ -27,11 +24,8 @@ pub unsafe fn load(registers: &[u64; 4]) {
 }
 
 /// Answers DR0 to DR3, and switches all breakpoints off (an exit should have; emulators forget).
-///
-/// # Safety
-/// In the kernel only.
 #[must_use]
-pub unsafe fn save() -> [u64; 4] {
+pub(crate) fn save() -> [u64; 4] {
     let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
     // SAFETY: the host uses no debug registers.
     unsafe {

@@ -32,6 +32,12 @@ impl StatePage {
         Self(page)
     }
 
+    /// Where it is.
+    #[must_use]
+    pub const fn pointer(self) -> NonNull<VcpuState> {
+        self.0
+    }
+
     /// The word at that offset, a multiple of 8 inside the page.
     #[inline]
     const fn word(self, offset: usize) -> *mut u64 {

@@ -9,8 +9,9 @@
 //! ```
 //!
 //! * [`machine`] – what the processor's capability registers say, and the control words that follow
-//! * [`vmcs`] – fields of the control structure (VMCS), and access to them
-//! * [`vcpu`] – the virtual CPU: initial state, entry, and the VMCS behind [`cloister_vcpu::Control`]
+//! * [`vmcs`] – access to the fields of the control structure (VMCS)
+//! * [`vcpu`] – the virtual CPU: initial state, entry
+//! * `state` – its registers: the VMCS behind [`cloister_vcpu::Control`]
 //! * [`exit`] – exit reasons into the contract's, and which of them the kernel ends itself
 //! * [`permission`] – the map of intercepted MSRs
 //! * [`world`] – what a core has for its guests ([`world::Host`]), the world switch, instructions of VMX
@@ -28,6 +29,7 @@
 pub mod exit;
 pub mod machine;
 pub mod permission;
+mod state;
 pub mod vcpu;
 pub mod vmcs;
 pub mod world;

@@ -9,10 +9,11 @@ use cloister_abi::arch::current::vcpu::VcpuState;
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
+use cloister_vcpu::StatePage;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicBool;
 
 /// Virtual CPU (VCPU).
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(crate) struct Vcpu {
     host: Ref<Space>,
     address: u64,
     /// State page, as the kernel sees it.
-    pub(crate) page: NonNull<VcpuState>,
+    pub(crate) page: StatePage,
     block: NonNull<u8>,
     /// Floating-point state while it is not in the registers.
     pub(crate) fpu: NonNull<u8>,
@@ -75,6 +76,8 @@ impl Vcpu {
         }
         fpu::initialize(area);
         let tag = guest::Tag::take();
+        // SAFETY: the frame stays mapped for the kernel, and goes with the VCPU.
+        let state = unsafe { StatePage::new(page.cast()) };
         // SAFETY: the block is this VCPU's own; the guest space outlives it.
         let machine = unsafe { guest::new_cpu(block, guest.root(), &tag) };
         let vcpu = Self {
@@ -82,7 +85,7 @@ impl Vcpu {
             guest,
             host,
             address,
-            page: page.cast(),
+            page: state,
             block,
             fpu: area,
             machine: UnsafeCell::new(machine),
@@ -107,17 +110,13 @@ impl Vcpu {
     /// Until when the monitor lets the guest run, as its state page says; 0 for ever.
     #[inline]
     pub(crate) fn deadline(&self) -> u64 {
-        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, deadline)).cast::<AtomicU64>();
-        // SAFETY: the page is a frame of the VCPU's; the monitor may write it at any time, so it is read as an atomic word.
-        unsafe { &*word }.load(Relaxed)
+        self.page.read::<{ offset_of!(VcpuState, deadline) }>()
     }
 
     /// What RDTSCP answers in the guest, as the state page says.
     #[inline]
     pub(crate) fn tsc_aux(&self) -> u64 {
-        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, tsc_aux)).cast::<AtomicU64>();
-        // SAFETY: as `deadline`.
-        unsafe { &*word }.load(Relaxed)
+        self.page.read::<{ offset_of!(VcpuState, tsc_aux) }>()
     }
 
     /// Whether its translations share a tag with those of others.
@@ -162,8 +161,8 @@ fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
-        let frames = [Some(self.page.cast()), Some(self.block), Some(self.fpu)];
-        self.host.unmap_frame(self.address, self.page.cast());
+        let frames = [Some(self.page.pointer().cast()), Some(self.block), Some(self.fpu)];
+        self.host.unmap_frame(self.address, self.page.pointer().cast());
         if let Some(payer) = self.header.payer() {
             give(payer, &frames);
         }

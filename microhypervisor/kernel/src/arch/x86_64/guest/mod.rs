@@ -15,12 +15,12 @@ use crate::memory::{POOL, physical};
 use crate::object::Vcpu;
 use crate::percore::Core;
 use cloister_abi::hip::features;
-use cloister_vcpu::{Control, Cpuid, StatePage};
+use cloister_vcpu::{Control, Cpuid};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
-use spin::Mutex;
+use core::sync::atomic::Ordering;
+use spin::{Mutex, Once};
 
 /// The processor's side of a VCPU.
 #[derive(Debug)]
@@ -68,42 +68,32 @@ impl PerCore {
     }
 }
 
-/// What all guests share.
-struct Shared {
-    kind: Kind,
-    /// Tags in use, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
-    tags: u64,
-    tag_count: u32,
-}
-
+/// What was found, and what all guests share.
 #[derive(Clone, Copy)]
 enum Kind {
-    Svm(svm::Shared),
-    Vmx(vmx::Shared),
+    Svm(cloister_svm::Setup),
+    Vmx(cloister_vmx::Setup),
 }
 
-static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
-/// The feature of the HIP that tells of it, or 0.
-static FOUND: AtomicU64 = AtomicU64::new(0);
+static KIND: Once<Kind> = Once::new();
+/// Tags in use, or that the processor has not, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
+static TAGS: Mutex<u64> = Mutex::new(u64::MAX);
 
 const SHARED_TAG: u32 = 1;
 
 /// Whether guests can run here.
 pub(crate) fn is_supported() -> bool {
-    FOUND.load(Relaxed) != 0
+    KIND.is_completed()
 }
 
 /// Whether guest spaces are in the format of EPT.
 pub(crate) fn uses_ept() -> bool {
-    FOUND.load(Relaxed) == features::VMX
+    matches!(KIND.get(), Some(Kind::Vmx(_)))
 }
 
 /// Whether guest spaces can have pages of 1 GiB, where host spaces can.
 pub(crate) fn has_huge_pages() -> bool {
-    match SHARED.lock().as_ref().map(|shared| shared.kind) {
-        Some(Kind::Vmx(shared)) => shared.machine.huge_pages,
-        _ => true,
-    }
+    !matches!(KIND.get(), Some(Kind::Vmx(setup)) if !setup.machine.huge_pages)
 }
 
 fn leaf(number: u32) -> [u32; 4] {
@@ -112,7 +102,7 @@ fn leaf(number: u32) -> [u32; 4] {
     [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
 }
 
-/// Finds the extension and makes what all cores share. Answers its feature of the HIP.
+/// Finds the extension, makes what all cores share, and switches it on, on this core. Answers its feature of the HIP.
 ///
 /// # Errors
 /// Why guests cannot run here.
@@ -125,14 +115,14 @@ pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
         extended8: leaf(0x8000_0008),
         extended_a: leaf(0x8000_000a),
     };
-    let (kind, found, tag_count) = if vmx::is_there(&cpuid) {
+    let (kind, found, tags) = if vmx::is_there(&cpuid) {
         (Kind::Vmx(vmx::init(&cpuid)?), features::VMX, 64)
     } else {
-        (Kind::Svm(svm::init(&cpuid)?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
+        (Kind::Svm(svm::init(&cpuid)?), features::SVM, cpuid.extended_a[1].clamp(2, 64))
     };
-    *SHARED.lock() = Some(Shared { kind, tags: 0b11, tag_count });
-    init_core(core)?;
-    FOUND.store(found, Relaxed);
+    kind.switch_on(core)?;
+    *TAGS.lock() = 0b11 | !(u64::MAX >> (64 - tags));
+    KIND.call_once(|| kind);
     Ok(found)
 }
 
@@ -141,11 +131,15 @@ pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
 /// # Errors
 /// Why guests cannot run on it.
 pub(crate) fn init_core(core: &Core) -> Result<(), &'static str> {
-    let kind = SHARED.lock().as_ref().map(|shared| shared.kind);
-    match kind {
-        Some(Kind::Svm(_)) => svm::init_core(core),
-        Some(Kind::Vmx(shared)) => vmx::init_core(core, &shared),
-        None => Err("there are no guests on this machine"),
+    KIND.get().ok_or("there are no guests on this machine")?.switch_on(core)
+}
+
+impl Kind {
+    fn switch_on(&self, core: &Core) -> Result<(), &'static str> {
+        match self {
+            Self::Svm(_) => svm::init_core(core),
+            Self::Vmx(setup) => vmx::init_core(core, &setup.machine),
+        }
     }
 }
 
@@ -164,23 +158,20 @@ pub(crate) struct Tag(u32);
 impl Tag {
     /// A free tag, or the shared one.
     pub(crate) fn take() -> Self {
-        let mut shared = SHARED.lock();
-        let Some(shared) = shared.as_mut() else { return Self(SHARED_TAG) };
-        let free = shared.tags.trailing_ones();
-        if free >= shared.tag_count {
+        let mut tags = TAGS.lock();
+        let free = tags.trailing_ones();
+        if free == u64::BITS {
             return Self(SHARED_TAG);
         }
-        shared.tags |= 1 << free;
+        *tags |= 1 << free;
         Self(free)
     }
 }
 
 impl Drop for Tag {
     fn drop(&mut self) {
-        if self.0 != SHARED_TAG
-            && let Some(shared) = SHARED.lock().as_mut()
-        {
-            shared.tags &= !(1 << self.0);
+        if self.0 != SHARED_TAG {
+            *TAGS.lock() &= !(1 << self.0);
         }
     }
 }
@@ -190,26 +181,24 @@ impl Drop for Tag {
 /// # Safety
 /// The block is a zeroed frame of its own, `root` the root of a guest space, and both stay while the VCPU does.
 pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
-    match SHARED.lock().as_ref().map(|shared| shared.kind) {
+    match KIND.get() {
         // SAFETY: the caller vouches for the block.
-        Some(Kind::Svm(shared)) => Cpu::Svm(unsafe { shared.new_cpu(block, root, tag.0) }),
+        Some(Kind::Svm(setup)) => {
+            Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), physical(block), root, tag.0, setup) })
+        }
         // SAFETY: as above.
-        Some(Kind::Vmx(shared)) => Cpu::Vmx(unsafe { shared.new_cpu(block, root, tag.0) }),
+        Some(Kind::Vmx(setup)) => {
+            Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), physical(block), root, tag.0, setup) })
+        }
         // Callers look at `is_supported` first.
         None => unreachable!("a VCPU without guests"),
     }
 }
 
-/// The state page, for the processor's side.
-pub(crate) fn state_page(page: NonNull<cloister_abi::arch::current::vcpu::VcpuState>) -> StatePage {
-    // SAFETY: state pages are frames of the kernel's, and go with their VCPU.
-    unsafe { StatePage::new(page) }
-}
-
 /// Runs the guest until it exits, with XCR0 and translations as they must be.
 #[inline(always)]
 pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64, utcb: u64) {
-    let this = Some(vcpu.page.cast());
+    let this = Some(vcpu.page.pointer().cast());
     // Known to others before the generation is read, so that who takes memory away from now on interrupts this core.
     core.remote.guest.store(vcpu.guest.root(), Ordering::SeqCst);
     let generation = vcpu.guest.generation.load(Ordering::Acquire);

@@ -8,29 +8,20 @@ use cloister_svm::permission::{fill_io_map, fill_msr_map};
 use cloister_svm::world::Host;
 use cloister_svm::{Setup, Vcpu};
 use cloister_vcpu::Cpuid;
-use core::ptr::NonNull;
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
 const VM_CR: u32 = 0xc001_0114;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
-/// What all guests share.
-#[derive(Clone, Copy)]
-pub(super) struct Shared {
-    io_map: u64,
-    msr_map: u64,
-    machine: cloister_svm::Machine,
-}
-
 /// Looks for SVM and makes the maps.
-pub(super) fn init(cpuid: &Cpuid) -> Result<Shared, &'static str> {
+pub(super) fn init(cpuid: &Cpuid) -> Result<Setup, &'static str> {
     let machine = cloister_svm::Machine::from_cpuid(cpuid);
     let machine = machine.ok_or("the processor has neither SVM with nested paging nor VMX")?;
     // SAFETY: the register exists where SVM does.
     if unsafe { rdmsr(VM_CR) } >> 4 & 1 != 0 {
         return Err("SVM is disabled by the firmware");
     }
-    Ok(Shared { io_map: super::map(fill_io_map)?, msr_map: super::map(fill_msr_map)?, machine })
+    Ok(Setup { io_map: super::map(fill_io_map)?, msr_map: super::map(fill_msr_map)?, machine })
 }
 
 /// Switches SVM on.
@@ -48,19 +39,6 @@ pub(super) fn init_core(core: &Core) -> Result<(), &'static str> {
     // SAFETY: this core's own, and no guest runs yet.
     unsafe { *core.guests.svm.get() = Some(host) };
     Ok(())
-}
-
-impl Shared {
-    /// A new VCPU.
-    ///
-    /// # Safety
-    /// As [`super::new_cpu`].
-    pub(super) unsafe fn new_cpu(&self, block: NonNull<u8>, root: u64, tag: u32) -> Vcpu {
-        let &Self { io_map, msr_map, machine } = self;
-        let setup = Setup { io_map, msr_map, nested_cr3: root, asid: tag, machine };
-        // SAFETY: the caller vouches for the block.
-        unsafe { Vcpu::new(block.cast(), physical(block), &setup) }
-    }
 }
 
 impl Machine for Vcpu {
