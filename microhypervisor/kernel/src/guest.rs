@@ -3,6 +3,9 @@
 //!
 //! Physical interrupts end the guest, are let in, and the guest goes on, unless there is other work: then the thread is switched like
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
+//!
+//! A run that ends at its first exit is one handler, which needs no reference to the VCPU. One is taken before anything that other
+//! cores could take for the handler's end: interrupts are let in, or the thread is switched ([`Vcpu::hold`]).
 
 use crate::arch::guest::{self as machine, Machine, with_machine};
 use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
@@ -29,7 +32,6 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
         frame.rax = Status::Busy as u64;
         return;
     }
-    vcpu.header().acquire();
     vcpu.runner.set(Some(ec.into()));
     ec.vcpu.set(Some(vcpu.into()));
     ec.resume.set(Resume::Guest);
@@ -56,7 +58,7 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
         ec.resume.set(Resume::User);
         return;
     };
-    // SAFETY: the run holds a reference, taken in `enter`.
+    // SAFETY: the run holds a reference, taken when it was interrupted.
     let vcpu = unsafe { vcpu.as_ref() };
     with_machine!(vcpu, cpu => resume::<TRACED, _>(core, ec, vcpu, cpu));
 }
@@ -92,6 +94,7 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
 fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     loop {
         if core.is_pending() {
+            vcpu.hold();
             core.request(crate::percore::RESUME);
             return;
         }
@@ -117,7 +120,10 @@ fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, 
         }
         match exit {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, cpu, reason),
-            Exit::Interrupt | Exit::Resume => power::take_interrupts(),
+            Exit::Interrupt | Exit::Resume => {
+                vcpu.hold();
+                power::take_interrupts();
+            }
             Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
@@ -153,7 +159,9 @@ pub(crate) fn leave(ec: &Ec, vcpu: &Vcpu) {
     ec.vcpu.set(None);
     ec.resume.set(Resume::User);
     vcpu.runner.set(None);
-    vcpu.header().release();
+    if vcpu.held.take() {
+        vcpu.header().release();
+    }
 }
 
 /// Takes the monitor's floating-point image.
@@ -212,7 +220,7 @@ pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u
 /// The EC that runs a VCPU goes.
 pub(crate) fn abandon(ec: &Ec) {
     if let Some(vcpu) = ec.vcpu.get() {
-        // SAFETY: the run holds a reference, taken in `enter`.
+        // SAFETY: the run holds a reference, as its thread has been switched.
         leave(ec, unsafe { vcpu.as_ref() });
     }
     debug_assert!(ec.state.get() == State::Stopped);

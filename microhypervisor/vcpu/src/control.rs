@@ -11,6 +11,7 @@ use crate::page::StatePage;
 use crate::transfer::transfer;
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, Segment, VcpuState};
 use core::mem::offset_of;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// What follows an exit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,35 +165,29 @@ pub trait Control {
     where
         Self: Sized,
     {
-        use SegmentName as S;
-        for (name, selector, access, base) in [
-            (S::Cs, 0xf000, 0x9b, 0xffff_0000),
-            (S::Ds, 0, 0x93, 0),
-            (S::Es, 0, 0x93, 0),
-            (S::Ss, 0, 0x93, 0),
-            (S::Fs, 0, 0x93, 0),
-            (S::Gs, 0, 0x93, 0),
-            (S::Ldtr, 0, 0x82, 0),
-            (S::Tr, 0, 0x8b, 0),
-            (S::Gdtr, 0, 0, 0),
-            (S::Idtr, 0, 0, 0),
-        ] {
+        use SegmentName::{Cs, Ds, Es, Fs, Gdtr, Gs, Idtr, Ldtr, Ss, Tr};
+        let mut set = |name, selector, access, base| {
             self.set_segment(name, Segment { selector, access, limit: 0xffff, base, ..Segment::default() });
+        };
+        set(Cs, 0xf000, 0x9b, 0xffff_0000);
+        set(Ldtr, 0, 0x82, 0);
+        set(Tr, 0, 0x8b, 0);
+        for (names, access) in [(&[Ds, Es, Ss, Fs, Gs][..], 0x93), (&[Gdtr, Idtr], 0)] {
+            names.iter().for_each(|name| set(*name, 0, access, 0));
+        }
+        for field in [Field::Cr3, Field::Cr4, Field::Efer, Field::Rsp] {
+            self.set(field, 0);
+        }
+        for field in [Field::SysenterCs, Field::SysenterEsp, Field::SysenterEip] {
+            self.set(field, 0);
         }
         for (field, value) in [
             (Field::Cr0, 0x6000_0010),
-            (Field::Cr3, 0),
-            (Field::Cr4, 0),
-            (Field::Efer, 0),
             (Field::Dr6, 0xffff_0ff0),
             (Field::Dr7, 0x400),
-            (Field::Rsp, 0),
             (Field::Rip, 0xfff0),
             (Field::Rflags, 2),
             (Field::Pat, 0x0007_0406_0007_0406),
-            (Field::SysenterCs, 0),
-            (Field::SysenterEsp, 0),
-            (Field::SysenterEip, 0),
         ] {
             self.set(field, value);
         }
@@ -274,11 +269,12 @@ pub trait Control {
     where
         Self: Sized,
     {
-        let groups = page.read_element::<{ offset_of!(VcpuState, store) }, 32>(index(reason));
-        let groups = Groups::from_bits_truncate(groups);
+        let groups = &page.array::<{ offset_of!(VcpuState, store) }, 32>()[index(reason)];
+        let groups = Groups::from_bits_truncate(groups.load(Relaxed));
         write!(page, reason, reason as u64);
-        for (place, value) in self.qualification(reason).into_iter().enumerate() {
-            page.write_element::<{ offset_of!(VcpuState, qualification) }, 3>(place, value);
+        let details = page.array::<{ offset_of!(VcpuState, qualification) }, 3>();
+        for (place, value) in details.iter().zip(self.qualification(reason)) {
+            place.store(value, Relaxed);
         }
         write!(page, exits, self.registers().exits);
         transfer::<false>(self, groups, page);
@@ -299,7 +295,7 @@ pub trait Control {
 
 #[inline]
 const fn index(reason: ExitReason) -> usize {
-    (reason as u64).to_le_bytes()[0] as usize
+    (reason as u64 & 31) as usize
 }
 
 /// DR7: some breakpoint is enabled.

@@ -11,13 +11,16 @@ use crate::event;
 use crate::page::StatePage;
 use cloister_abi::arch::x86_64::vcpu::{Controls, Groups, VcpuState};
 use core::mem::offset_of;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Groups of most exits.
 const SHORT: Groups = Groups::RIP.union(Groups::GPR_ACDB);
+/// General-purpose registers and the instruction pointer, which nothing follows from.
+const GENERAL: Groups = Groups::RIP.union(Groups::GPR);
 /// Interrupts and what belongs to them.
 const EVENTS: Groups = Groups::EVENT.union(Groups::SHADOW).union(Groups::CONTROL);
 /// All that is no system register.
-const PLAIN: Groups = SHORT.union(Groups::GPR).union(Groups::RFLAGS).union(Groups::TPR).union(EVENTS);
+const PLAIN: Groups = GENERAL.union(Groups::RFLAGS).union(Groups::TPR).union(EVENTS);
 
 /// `GROUP { Name = field, … }`, …: those of the groups that are wanted, each name by `$go`.
 macro_rules! groups {
@@ -84,6 +87,9 @@ fn rest<const LOAD: bool, C: Control>(control: &mut C, groups: Groups, page: Sta
     if groups.contains(Groups::RSP) {
         registers!(LOAD, control, page, Field::Rsp, 4);
     }
+    if groups.difference(GENERAL).is_empty() {
+        return;
+    }
     groups!(LOAD, control, page, groups, word(Field): RFLAGS { Rflags = rflags } TPR { Cr8 = cr8 });
     if groups.intersects(EVENTS) {
         events::<LOAD>(control, groups, page);
@@ -122,11 +128,11 @@ fn system<const LOAD: bool>(control: &mut impl Control, groups: Groups, page: St
     );
     if groups.contains(Groups::DR) {
         const DR: usize = offset_of!(VcpuState, dr0_3);
-        for index in 0..4 {
+        for (register, word) in control.registers().dr.iter_mut().zip(page.array::<DR, 4>()) {
             if LOAD {
-                control.registers().dr[index] = page.read_element::<DR, 4>(index);
+                *register = word.load(Relaxed);
             } else {
-                page.write_element::<DR, 4>(index, control.registers().dr[index]);
+                word.store(*register, Relaxed);
             }
         }
         if LOAD {
@@ -146,19 +152,21 @@ fn system<const LOAD: bool>(control: &mut impl Control, groups: Groups, page: St
 
 #[inline(always)]
 fn events<const LOAD: bool>(control: &mut impl Control, groups: Groups, page: StatePage) {
-    let (shadow, event) = (groups.contains(Groups::SHADOW), groups.contains(Groups::EVENT));
-    match LOAD {
-        true if shadow => control.set_shadow(read!(page, shadow)),
-        false if shadow => write!(page, shadow, control.shadow()),
-        _ => (),
+    if groups.contains(Groups::SHADOW) {
+        if LOAD {
+            control.set_shadow(read!(page, shadow));
+        } else {
+            write!(page, shadow, control.shadow());
+        }
     }
-    match LOAD {
-        true if event => match event::checked(read!(page, event)) {
-            Some(event) => control.set_event(event),
-            None => control.registers().refused = true,
-        },
-        false if event => write!(page, event, control.event()),
-        _ => (),
+    if groups.contains(Groups::EVENT) {
+        if !LOAD {
+            write!(page, event, control.event());
+        } else if let Some(event) = event::checked(read!(page, event)) {
+            control.set_event(event);
+        } else {
+            control.registers().refused = true;
+        }
     }
     if groups.contains(Groups::CONTROL) {
         if LOAD {

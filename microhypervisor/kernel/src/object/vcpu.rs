@@ -35,6 +35,8 @@ pub(crate) struct Vcpu {
     pub(crate) generation: Cell<u64>,
     /// The EC that runs it.
     pub(crate) runner: Cell<Option<NonNull<Ec>>>,
+    /// The run has a reference.
+    pub(crate) held: Cell<bool>,
     /// Asked to leave the guest.
     pub(crate) kicked: AtomicBool,
     /// Core it belongs to.
@@ -92,6 +94,7 @@ impl Vcpu {
             tag,
             generation: Cell::new(0),
             runner: Cell::new(None),
+            held: Cell::new(false),
             kicked: AtomicBool::new(false),
             core,
         };
@@ -117,6 +120,13 @@ impl Vcpu {
     #[inline]
     pub(crate) fn tsc_aux(&self) -> u64 {
         self.page.read::<{ offset_of!(VcpuState, tsc_aux) }>()
+    }
+
+    /// The run goes beyond the handler that began it: it needs a reference.
+    pub(crate) fn hold(&self) {
+        if !self.held.replace(true) {
+            self.header.acquire();
+        }
     }
 
     /// Whether its translations share a tag with those of others.
