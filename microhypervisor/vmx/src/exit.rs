@@ -69,12 +69,12 @@ const DR7_DETECT: u64 = 1 << 13;
 #[inline]
 pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
     let reason = vmcs::read(ro::EXIT_REASON);
-    if vcpu.failed || reason & ENTRY_FAILED != 0 {
+    if vcpu.own.failed || reason & ENTRY_FAILED != 0 {
         return refused(vcpu, reason);
     }
-    vcpu.launched = true;
+    vcpu.own.launched = true;
     let vectoring = vmcs::read(ro::IDT_VECTORING_INFO);
-    vcpu.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
+    vcpu.own.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
     match simple(reason) {
         Some(reason) => Exit::Monitor(reason),
         None => classify_rest(vcpu, reason & 0xffff, vectoring),
@@ -86,7 +86,7 @@ pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
 #[cold]
 fn refused(vcpu: &Vcpu, reason: u64) -> Exit {
     vmcs::write(control::VMENTRY_INTERRUPTION_INFO_FIELD, 0);
-    let is_check = !vcpu.failed && reason & 0xffff == ENTRY_MACHINE_CHECK;
+    let is_check = !vcpu.own.failed && reason & 0xffff == ENTRY_MACHINE_CHECK;
     if is_check { Exit::MachineCheck } else { Exit::Monitor(ExitReason::InvalidState) }
 }
 
@@ -148,7 +148,7 @@ fn exception(vcpu: &mut Vcpu, vectoring: u64) -> Exit {
 /// What the exit for a #DB kept from happening: the debug registers change.
 fn debug_exception(vcpu: &mut Vcpu, event: u64) {
     let found = vmcs::read(ro::EXIT_QUALIFICATION) & DR6_BITS;
-    vcpu.dr6 |= found;
+    vcpu.own.dr6 |= found;
     if found & DR6_ACCESS != 0 {
         vmcs::write(guest::DR7, vmcs::read(guest::DR7) & !DR7_DETECT);
     }
@@ -205,7 +205,7 @@ pub(crate) fn qualification(vcpu: &mut Vcpu, reason: ExitReason) -> [u64; 3] {
         ExitReason::Other | ExitReason::TaskSwitch | ExitReason::InvalidState => [
             vmcs::read(ro::EXIT_REASON),
             vmcs::read(ro::EXIT_QUALIFICATION),
-            if vcpu.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
+            if vcpu.own.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
         ],
         _ => [0; 3],
     }

@@ -31,7 +31,7 @@ enum Place<'a> {
 impl Vcpu {
     #[inline(always)]
     fn place(&mut self, field: Field) -> Place<'_> {
-        let [star, lstar, cstar, sfmask, kernel_gs_base] = &mut self.msrs;
+        let [star, lstar, cstar, sfmask, kernel_gs_base] = &mut self.own.msrs;
         let code = match field {
             Field::Rsp => guest::RSP,
             Field::Rip => guest::RIP,
@@ -47,9 +47,9 @@ impl Vcpu {
             Field::SysenterEip => guest::IA32_SYSENTER_EIP,
             Field::TscOffset => control::TSC_OFFSET_FULL,
             Field::Rax => return Place::Beside(&mut self.registers.gpr[0]),
-            Field::Cr2 => return Place::Beside(&mut self.cr2),
-            Field::Cr8 => return Place::Beside(&mut self.cr8),
-            Field::Dr6 => return Place::Beside(&mut self.dr6),
+            Field::Cr2 => return Place::Beside(&mut self.own.cr2),
+            Field::Cr8 => return Place::Beside(&mut self.own.cr8),
+            Field::Dr6 => return Place::Beside(&mut self.own.dr6),
             Field::Star => return Place::Beside(star),
             Field::Lstar => return Place::Beside(lstar),
             Field::Cstar => return Place::Beside(cstar),
@@ -176,12 +176,12 @@ impl Control for Vcpu {
 
     #[inline]
     fn event(&mut self) -> u64 {
-        self.event
+        self.own.event
     }
 
     #[inline]
     fn set_event(&mut self, event: u64) {
-        self.event = event;
+        self.own.event = event;
     }
 
     fn set_controls(&mut self, controls: Controls) {
@@ -216,7 +216,7 @@ impl Control for Vcpu {
             let pending = vmcs::read(guest::PENDING_DBG_EXCEPTIONS) & !STEP_PENDING;
             vmcs::write(guest::PENDING_DBG_EXCEPTIONS, if waits { pending | STEP_PENDING } else { pending });
         }
-        self.flush |= groups.intersects(Groups::CR | Groups::EFER);
+        self.own.flush |= groups.intersects(Groups::CR | Groups::EFER);
     }
 
     #[inline]
@@ -234,6 +234,6 @@ impl Control for Vcpu {
     }
 
     fn flush_tlb(&mut self) {
-        self.flush = true;
+        self.own.flush = true;
     }
 }

@@ -69,16 +69,16 @@ fn write_of_a_bit_of_the_hosts_runs_again() {
     fixture.vcpu.registers.gpr[3] = 0x8005_0033;
     assert_eq!(again(&mut fixture, 28, 3 << 8), Exit::Resume);
     assert_eq!(vmcs::read(control::CR0_READ_SHADOW) & 0x6000_0020, 0x20);
-    assert_eq!((vmcs::read(guest::CR0), fixture.vcpu.event), (0x30, 0));
+    assert_eq!((vmcs::read(guest::CR0), fixture.vcpu.own.event), (0x30, 0));
     // NW without CD; VMXE.
     fixture.vcpu.registers.gpr[3] = 0x2000_0031;
     assert_eq!(again(&mut fixture, 28, 3 << 8), Exit::Resume);
-    assert_eq!(fixture.vcpu.event, Event::exception(13, Some(0)).0);
+    assert_eq!(fixture.vcpu.own.event, Event::exception(13, Some(0)).0);
     for (value, refused) in [(0x2020, true), (0x60, false), (0x20, false), (1 << 32 | 0x60, false)] {
-        fixture.vcpu.event = 0;
+        fixture.vcpu.own.event = 0;
         fixture.vcpu.registers.gpr[3] = value;
         assert_eq!(again(&mut fixture, 28, 3 << 8 | 4), Exit::Resume);
-        assert_eq!(fixture.vcpu.event != 0, refused, "{value:#x}");
+        assert_eq!(fixture.vcpu.own.event != 0, refused, "{value:#x}");
         let shown = vmcs::read(control::CR4_READ_SHADOW) & 0x40;
         assert_eq!((vmcs::read(guest::CR4), shown), (0x2040, if refused { 0 } else { value & 0x40 }));
     }
@@ -124,13 +124,13 @@ fn reasons_with_one_meaning() {
 fn only_an_entry_that_came_through_launches() {
     let mut fixture = fixture();
     assert_eq!(again(&mut fixture, 0x8000_0021, 0), Exit::Monitor(ExitReason::InvalidState));
-    assert!(!fixture.vcpu.launched);
+    assert!(!fixture.vcpu.own.launched);
     again(&mut fixture, 10, 0);
-    assert!(fixture.vcpu.launched);
+    assert!(fixture.vcpu.own.launched);
     again(&mut fixture, 0x8000_0021, 0);
-    assert!(fixture.vcpu.launched);
+    assert!(fixture.vcpu.own.launched);
     // An instruction that was refused left an old reason behind.
-    fixture.vcpu.failed = true;
+    fixture.vcpu.own.failed = true;
     assert_eq!(again(&mut fixture, 41, 0), Exit::Monitor(ExitReason::InvalidState));
 }
 
@@ -139,7 +139,7 @@ fn instructions_of_vmx_are_undefined() {
     for code in (19..=27).chain([50, 53]) {
         let (fixture, exit) = exit(code, 0);
         assert_eq!(exit, Exit::Monitor(ExitReason::Virtualization), "{code}");
-        assert_eq!(fixture.vcpu.event, Event::exception(6, None).0);
+        assert_eq!(fixture.vcpu.own.event, Event::exception(6, None).0);
     }
 }
 
@@ -192,7 +192,7 @@ fn interrupted_delivery_is_repeated() {
         vmcs::write(ro::IDT_VECTORING_INFO, vectoring);
         vmcs::write(ro::IDT_VECTORING_ERR_CODE, code);
         assert_eq!(again(&mut fixture, 48, 0), Exit::Monitor(ExitReason::Memory));
-        assert_eq!(fixture.vcpu.event, queued, "{vectoring:#x}");
+        assert_eq!(fixture.vcpu.own.event, queued, "{vectoring:#x}");
         assert_eq!(vmcs::read(guest::INTERRUPTIBILITY_STATE) == 0, vectoring == Event::nmi().0);
         vmcs::write(ro::IDT_VECTORING_INFO, 0);
     }
@@ -209,10 +209,10 @@ fn exceptions_of_the_kernel() {
     assert_eq!(with(Event::nmi().0, 0).1, Exit::Interrupt);
     assert_eq!(with(Event::exception(18, None).0, 0).1, Exit::MachineCheck);
     let (fixture, alignment) = with(Event::exception(17, Some(0)).0, 0);
-    assert_eq!((alignment, fixture.vcpu.event), (Exit::Resume, 0x8000_0b11));
+    assert_eq!((alignment, fixture.vcpu.own.event), (Exit::Resume, 0x8000_0b11));
     // A single step: DR6 says so, since the exit came before the processor could.
     let (fixture, step) = with(Event::exception(1, None).0, 0x4000);
-    assert_eq!((step, fixture.vcpu.event, fixture.vcpu.dr6), (Exit::Resume, 0x8000_0301, 0xffff_4ff0));
+    assert_eq!((step, fixture.vcpu.own.event, fixture.vcpu.own.dr6), (Exit::Resume, 0x8000_0301, 0xffff_4ff0));
 }
 
 #[test]

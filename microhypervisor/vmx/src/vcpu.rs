@@ -37,6 +37,14 @@ pub struct Vcpu {
     physical: u64,
     ept_pointer: u64,
     tag: u32,
+    /// Primary controls.
+    pub(crate) primary: u32,
+    pub(crate) own: Own,
+}
+
+/// What no VMCS has, or what it has, to compare with.
+#[derive(Debug, Default)]
+pub(crate) struct Own {
     /// STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE.
     pub(crate) msrs: [u64; MSRS],
     pub(crate) cr2: u64,
@@ -47,8 +55,6 @@ pub struct Vcpu {
     host_rsp: u64,
     host_cr3: u64,
     host_fs: u64,
-    /// Primary controls.
-    pub(crate) primary: u32,
     /// The VMCS has been filled.
     prepared: bool,
     /// The next entry resumes.
@@ -111,19 +117,8 @@ impl Vcpu {
             physical,
             ept_pointer: root | EPT_ATTRIBUTES,
             tag,
-            msrs: [0; MSRS],
-            cr2: 0,
-            cr8: 0,
-            dr6: 0,
-            event: 0,
-            host_rsp: 0,
-            host_cr3: 0,
-            host_fs: 0,
             primary: setup.machine.primary,
-            prepared: false,
-            launched: false,
-            flush: false,
-            failed: false,
+            own: Own::default(),
         }
     }
 
@@ -135,10 +130,10 @@ impl Vcpu {
     pub unsafe fn make_current(&mut self, host: &mut Host) {
         // SAFETY: the region is this VCPU's, and this core's by the caller's word.
         if unsafe { host.make_current(self.physical) } {
-            self.launched = false;
-            if !self.prepared {
+            self.own.launched = false;
+            if !self.own.prepared {
                 self.prepare(host);
-                self.prepared = true;
+                self.own.prepared = true;
             }
         }
     }
@@ -211,7 +206,7 @@ impl Vcpu {
     pub unsafe fn enter(&mut self, host: &mut Host, ticks: u64) {
         self.give(host, ticks);
         // SAFETY: the VMCS is complete and current; the caller vouches for the rest.
-        let failed = unsafe { world::enter(&mut self.registers.gpr, self.launched, &mut self.host_rsp) };
+        let failed = unsafe { world::enter(&mut self.registers.gpr, self.own.launched, &mut self.own.host_rsp) };
         self.take_back(host, failed != 0);
     }
 
@@ -223,40 +218,40 @@ impl Vcpu {
             let count = (ticks >> self.setup.machine.timer_shift).saturating_add(1);
             vmcs::write(guest::VMX_PREEMPTION_TIMER_VALUE, count.min(u64::from(u32::MAX)));
         }
-        if self.event & Event::VALID != 0 {
+        if self.own.event & Event::VALID != 0 {
             self.inject();
         }
-        if core::mem::take(&mut self.flush) {
+        if core::mem::take(&mut self.own.flush) {
             world::forget_translations(self.setup.machine.flush, self.ept_pointer);
         }
         let root = world::host_cr3();
-        if self.host_cr3 != root {
-            self.host_cr3 = root;
+        if self.own.host_cr3 != root {
+            self.own.host_cr3 = root;
             vmcs::write(host_fields::CR3, root);
         }
-        if self.host_fs != host.fs_base {
-            self.host_fs = host.fs_base;
+        if self.own.host_fs != host.fs_base {
+            self.own.host_fs = host.fs_base;
             vmcs::write(host_fields::FS_BASE, host.fs_base);
         }
-        host.set_tpr(self.cr8);
-        world::set_cr2(self.cr2);
+        host.set_tpr(self.own.cr8);
+        world::set_cr2(self.own.cr2);
         if self.registers.debug {
             debug::load(&self.registers.dr);
-            world::set_dr6(self.dr6);
+            world::set_dr6(self.own.dr6);
         }
-        host.give_msrs(&self.msrs);
+        host.give_msrs(&self.own.msrs);
     }
 
     /// What the exit left beside the VMCS.
     #[inline(always)]
     fn take_back(&mut self, host: &mut Host, failed: bool) {
         host.repair();
-        host.take_msrs(&mut self.msrs);
-        self.failed = failed;
-        self.cr2 = world::cr2();
-        self.cr8 = host.tpr();
+        host.take_msrs(&mut self.own.msrs);
+        self.own.failed = failed;
+        self.own.cr2 = world::cr2();
+        self.own.cr8 = host.tpr();
         if self.registers.debug {
-            self.dr6 = world::dr6();
+            self.own.dr6 = world::dr6();
             self.leave_debug();
         }
         self.registers.exits += 1;
@@ -266,12 +261,12 @@ impl Vcpu {
     /// where SVM would take it).
     #[cold]
     pub(crate) fn inject(&mut self) {
-        let vector = self.event & 0xff;
-        let plain = self.event & (Event::VALID | event::TYPE | 0xff);
+        let vector = self.own.event & 0xff;
+        let plain = self.own.event & (Event::VALID | event::TYPE | 0xff);
         let has_code = matches!(vector, 8 | 10..=14 | 17) && vmcs::read(guest::CR0) & 1 != 0;
-        match self.event & event::TYPE {
+        match self.own.event & event::TYPE {
             Event::EXCEPTION if has_code => {
-                vmcs::write(control::VMENTRY_EXCEPTION_ERR_CODE, self.event >> 32 & 0xffff);
+                vmcs::write(control::VMENTRY_EXCEPTION_ERR_CODE, self.own.event >> 32 & 0xffff);
                 return vmcs::write(control::VMENTRY_INTERRUPTION_INFO_FIELD, plain | Event::ERROR_VALID);
             }
             Event::EXCEPTION => (),

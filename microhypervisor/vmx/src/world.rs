@@ -13,6 +13,7 @@ use crate::vmcs::Code;
 use cloister_vcpu::general_registers;
 use core::arch::{asm, global_asm};
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use x86::bits64::vmx::{vmclear, vmptrld, vmxon};
 use x86::dtables::{DescriptorTablePointer, lgdt, sgdt, sidt};
 use x86::msr::{
@@ -39,7 +40,8 @@ const KERNEL_TR: u64 = 0x28;
 #[derive(Debug)]
 pub struct Host {
     current: u64,
-    tpr: NonNull<u8>,
+    /// The TPR in this core's page of virtual APIC registers.
+    tpr: &'static AtomicU8,
     gdtr: DescriptorTablePointer<u64>,
     /// What a VMCS must have of this core.
     pub(crate) state: [(Code, u64); 14],
@@ -79,9 +81,10 @@ impl Host {
     /// A core that no test enters a guest on.
     #[cfg(test)]
     pub(crate) fn of_test() -> Self {
-        let (tpr, gdtr) = (NonNull::dangling(), DescriptorTablePointer::default());
+        static TPR: AtomicU8 = AtomicU8::new(0);
+        let gdtr = DescriptorTablePointer::default();
         let state = [(host::CR4, 0x2020); 14];
-        Self { current: NONE, tpr, gdtr, state, fs_base: 0, msrs: [0; MSRS], task_cut: false }
+        Self { current: NONE, tpr: &TPR, gdtr, state, fs_base: 0, msrs: [0; MSRS], task_cut: false }
     }
 
     /// Switches VMX on, on this core.
@@ -96,7 +99,7 @@ impl Host {
     pub unsafe fn new(
         region: NonNull<u32>,
         physical: u64,
-        tpr: NonNull<u8>,
+        tpr: NonNull<AtomicU8>,
         tpr_physical: u64,
         task_base: u64,
         machine: &Machine,
@@ -109,11 +112,13 @@ impl Host {
         unsafe { asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags)) };
         // SAFETY: VMX is allowed and not on yet, the region has the revision.
         unsafe { vmxon(physical) }.map_err(|_| "the processor refuses VMXON")?;
+        // SAFETY: the caller gives the page; between the processor's accesses it is plain memory.
+        let tpr = unsafe { tpr.add(TPR).as_ref() };
         Ok(Self::of_core(tpr, tpr_physical, task_base))
     }
 
     /// What the core's registers say.
-    fn of_core(tpr: NonNull<u8>, tpr_physical: u64, task_base: u64) -> Self {
+    fn of_core(tpr: &'static AtomicU8, tpr_physical: u64, task_base: u64) -> Self {
         // SAFETY: registers of long mode.
         let read = |msr| unsafe { rdmsr(msr) };
         let [mut gdtr, mut idtr] = [DescriptorTablePointer::<u64>::default(), DescriptorTablePointer::default()];
@@ -189,17 +194,13 @@ impl Host {
     /// Lets the guest have its CR8.
     #[inline]
     pub(crate) fn set_tpr(&self, cr8: u64) {
-        let place = self.tpr.as_ptr().wrapping_add(TPR);
-        // SAFETY: the page is this value's; between the processor's accesses it is plain memory.
-        unsafe { place.write_volatile(cr8.to_le_bytes()[0] << 4) };
+        self.tpr.store(cr8.to_le_bytes()[0] << 4, Relaxed);
     }
 
     /// The guest's CR8.
     #[inline]
     pub(crate) fn tpr(&self) -> u64 {
-        let place = self.tpr.as_ptr().wrapping_add(TPR);
-        // SAFETY: as `set_tpr`.
-        u64::from(unsafe { place.read_volatile() } >> 4)
+        u64::from(self.tpr.load(Relaxed) >> 4)
     }
 
     /// Gives the guest its MSRs, whose values the limits made such that the registers take them. [`Self::take_msrs`] follows before

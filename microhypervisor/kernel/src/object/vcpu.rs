@@ -61,17 +61,7 @@ impl Vcpu {
         (host, address): (Ref<Space>, u64),
         core: u8,
     ) -> Result<Ref<Self>, Status> {
-        let mut frames = [None; 3];
-        for index in 0..frames.len() {
-            match payer.take_zeroed() {
-                Ok(frame) => frames[index] = Some(frame),
-                Err(why) => {
-                    give(payer, &frames);
-                    return Err(status(why));
-                }
-            }
-        }
-        let [Some(page), Some(block), Some(area)] = frames else { return Err(Status::OutOfMemory) };
+        let frames @ [page, block, area] = take(payer)?;
         if let Err(why) = host.map_frame(address, page) {
             give(payer, &frames);
             return Err(why);
@@ -162,8 +152,20 @@ impl Vcpu {
     }
 }
 
-fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
-    for frame in frames.iter().flatten() {
+/// Frames for state page, control structure and floating-point state.
+fn take(payer: &Pd) -> Result<[NonNull<u8>; 3], Status> {
+    let mut frames = [NonNull::dangling(); 3];
+    for index in 0..frames.len() {
+        frames[index] = payer.take_zeroed().map_err(|why| {
+            give(payer, &frames[..index]);
+            status(why)
+        })?;
+    }
+    Ok(frames)
+}
+
+fn give(payer: &Pd, frames: &[NonNull<u8>]) {
+    for frame in frames {
         // SAFETY: the frames were taken from this payer, and nothing uses them.
         unsafe { payer.give(*frame) };
     }
@@ -171,10 +173,10 @@ fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
-        let frames = [Some(self.page.pointer().cast()), Some(self.block), Some(self.fpu)];
-        self.host.unmap_frame(self.address, self.page.pointer().cast());
+        let page = self.page.pointer().cast();
+        self.host.unmap_frame(self.address, page);
         if let Some(payer) = self.header.payer() {
-            give(payer, &frames);
+            give(payer, &[page, self.block, self.fpu]);
         }
     }
 }

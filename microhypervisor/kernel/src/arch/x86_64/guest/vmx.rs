@@ -31,7 +31,7 @@ pub(super) fn init_core(core: &Core, machine: &cloister_vmx::Machine) -> Result<
     // SAFETY: the head is this core's own, and stays where it is.
     let task = unsafe { &raw const (*core.head.get()).tss }.addr() as u64;
     // SAFETY: VMX is there; the frames are for this alone; the registers are as they stay.
-    let host = unsafe { Host::new(region.cast(), physical(region), tpr, physical(tpr), task, machine) }?;
+    let host = unsafe { Host::new(region.cast(), physical(region), tpr.cast(), physical(tpr), task, machine) }?;
     // SAFETY: this core's own, and no guest runs yet.
     unsafe { *core.guests.vmx.get() = Some(host) };
     Ok(())
