@@ -7,7 +7,7 @@
 use crate::vcpu::{Vcpu, block_nmi};
 use crate::vmcb::INTERRUPT_SHADOW;
 use cloister_abi::arch::x86_64::vcpu::{Event, ExitReason, PortAccess};
-use cloister_vcpu::{Control, Exit, event};
+use cloister_vcpu::{Exit, Exits, event};
 
 /// Codes that mean one reason whatever else holds.
 const fn simple(code: u64) -> Option<ExitReason> {
@@ -31,10 +31,6 @@ const fn simple(code: u64) -> Option<ExitReason> {
     })
 }
 
-/// Exception vectors that always exit: #DB and #AC because a guest can make their delivery an endless loop in the
-/// processor's microcode (CVE-2015-8104, CVE-2015-5307), #MC because it is the host's.
-pub(crate) const GUARD_EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
-
 const PORT: u64 = 0x7b;
 const MSR: u64 = 0x7c;
 const NESTED_FAULT: u64 = 0x400;
@@ -42,16 +38,49 @@ const INVALID: u64 = u64::MAX;
 /// Some write 32 bits of it only.
 const INVALID_SHORT: u64 = u32::MAX as u64;
 
-/// The reason of the exit that the block holds, or that there is none for the monitor.
-#[inline]
-pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
-    let control = &mut vcpu.block().control;
-    if control.exit_event & Event::VALID != 0 {
-        control.event = event::repeated(control.exit_event);
+impl Exits for Vcpu {
+    /// The reason of the exit that the block holds, or that there is none for the monitor.
+    #[inline]
+    fn classify(&mut self) -> Exit {
+        let control = &mut self.block().control;
+        if control.exit_event & Event::VALID != 0 {
+            control.event = event::repeated(control.exit_event);
+        }
+        match simple(control.exit_code) {
+            Some(reason) => Exit::Monitor(reason),
+            None => classify_rest(self),
+        }
     }
-    match simple(control.exit_code) {
-        Some(reason) => Exit::Monitor(reason),
-        None => classify_rest(vcpu),
+
+    /// The three words of detail that go with a reason.
+    #[inline]
+    fn qualification(&mut self, reason: ExitReason) -> [u64; 3] {
+        let control = &self.block().control;
+        let (code, first, second) = (control.exit_code, control.exit_info1, control.exit_info2);
+        match reason {
+            ExitReason::Port => [port(self, first).0, second, 0],
+            ExitReason::Memory => [first & 0x1f, second, 0],
+            ExitReason::Exception => [code & 0x1f, first & 0xffff_ffff, second],
+            ExitReason::Dr => [code & 0x1f, first & 0xf, 0],
+            ExitReason::Other | ExitReason::TaskSwitch => [code, first, second],
+            _ => [0; 3],
+        }
+    }
+
+    /// Length of the instruction that exited, 0 if nothing tells. On processors that do not tell the next one, it is the only
+    /// one that the instruction can have.
+    fn length(&mut self) -> u64 {
+        let tells = self.machine().next_rip;
+        let vmcb = self.block();
+        let (next, rip) = (vmcb.control.next_rip, vmcb.save.rip);
+        match vmcb.control.exit_code {
+            _ if tells && next != 0 => instruction(next, rip),
+            PORT => instruction(vmcb.control.exit_info2, rip),
+            0x78 => 1,
+            0x6e | 0x6f | 0x72 | 0x76 | 0x77 | 0x89 | MSR => 2,
+            0x20..=0x3f | 0x81 | 0x87 | 0x8a..=0x8d => 3,
+            _ => 0,
+        }
     }
 }
 
@@ -90,21 +119,6 @@ fn classify_rest(vcpu: &mut Vcpu) -> Exit {
     }
 }
 
-/// The three words of detail that go with a reason.
-#[inline]
-pub(crate) fn qualification(vcpu: &mut Vcpu, reason: ExitReason) -> [u64; 3] {
-    let control = &vcpu.block().control;
-    let (code, first, second) = (control.exit_code, control.exit_info1, control.exit_info2);
-    match reason {
-        ExitReason::Port => [port(vcpu, first).0, second, 0],
-        ExitReason::Memory => [first & 0x1f, second, 0],
-        ExitReason::Exception => [code & 0x1f, first & 0xffff_ffff, second],
-        ExitReason::Dr => [code & 0x1f, first & 0xf, 0],
-        ExitReason::Other | ExitReason::TaskSwitch => [code, first, second],
-        _ => [0; 3],
-    }
-}
-
 /// The port access of an exit (APM vol. 2, 15.10.2). What a processor without decode assists leaves out is what the
 /// instruction has without prefixes.
 fn port(vcpu: &mut Vcpu, info: u64) -> PortAccess {
@@ -121,22 +135,6 @@ fn port(vcpu: &mut Vcpu, info: u64) -> PortAccess {
         (false, _) => 0,
     };
     PortAccess::new(u16::from_le_bytes([low, high]), flags, info >> 4 & 7, address_size, segment)
-}
-
-/// Length of the instruction that exited, 0 if nothing tells. On processors that do not tell the next one, it is the only
-/// one that the instruction can have.
-pub(crate) fn length(vcpu: &mut Vcpu) -> u64 {
-    let tells = vcpu.machine().next_rip;
-    let vmcb = vcpu.block();
-    let (next, rip) = (vmcb.control.next_rip, vmcb.save.rip);
-    match vmcb.control.exit_code {
-        _ if tells && next != 0 => instruction(next, rip),
-        PORT => instruction(vmcb.control.exit_info2, rip),
-        0x78 => 1,
-        0x6e | 0x6f | 0x72 | 0x76 | 0x77 | 0x89 | MSR => 2,
-        0x20..=0x3f | 0x81 | 0x87 | 0x8a..=0x8d => 3,
-        _ => 0,
-    }
 }
 
 /// Distance of two addresses if an instruction can be that long.

@@ -5,7 +5,7 @@ use crate::machine::tests::epyc;
 use crate::vmcb::{Clean, TLB_KEEP, V_IGN_TPR, V_INTR_MASKING, V_IRQ, Vmcb};
 use crate::{Machine, Setup, Vcpu};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, VcpuState};
-use cloister_vcpu::{Control, Exit};
+use cloister_vcpu::{Control, Exit, Exits};
 use proptest::prelude::*;
 
 pub(crate) type Fixture = cloister_vcpu::tests::Fixture<Vcpu, Vmcb>;

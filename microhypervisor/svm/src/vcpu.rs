@@ -16,7 +16,6 @@
 //!
 //! Each VCPU needs an ASID of its own among those of its core: the TLB tells guests, not page-table roots, apart.
 
-use crate::exit::{self, GUARD_EXCEPTIONS};
 use crate::machine::{EFER_SVME, Machine};
 use crate::segment::{from_vmcb, to_vmcb};
 use crate::vmcb::{
@@ -24,15 +23,15 @@ use crate::vmcb::{
     V_IGN_TPR, V_INTR_MASKING, V_INTR_PRIO, V_IRQ, V_TPR, Vmcb,
 };
 use crate::world::{self, Host};
-use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, Segment};
-use cloister_vcpu::control::SEGMENTS;
-use cloister_vcpu::{Control, Exit, Field, Registers, SegmentName, debug, event};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Event, Groups, SHADOW_NMI, SHADOW_STI, Segment};
+use cloister_vcpu::control::{BREAKPOINT, GUARD_EXCEPTIONS, SEGMENTS};
+use cloister_vcpu::{Control, Field, Registers, SegmentName, debug, event};
 use core::ptr::NonNull;
 
 /// What all VCPUs of the machine share.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Physical address of the port map ([`crate::permission::fill_io_map`]).
+    /// Physical address of the port map (all ones).
     pub io_map: u64,
     /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
     pub msr_map: u64,
@@ -54,8 +53,6 @@ unsafe impl Send for Vcpu {}
 
 /// All debug registers, reads and writes.
 const ALL_DR: u32 = u32::MAX;
-/// #BP.
-const BREAKPOINT: u32 = 1 << 3;
 /// Attributes of the stack segment: the privilege level.
 const PRIVILEGE: u32 = 5;
 
@@ -297,20 +294,6 @@ impl Control for Vcpu {
         if groups.intersects(Groups::CR | Groups::EFER) {
             control.tlb = machine.flush;
         }
-    }
-
-    #[inline]
-    fn qualification(&mut self, reason: ExitReason) -> [u64; 3] {
-        exit::qualification(self, reason)
-    }
-
-    fn length(&mut self) -> u64 {
-        exit::length(self)
-    }
-
-    #[inline]
-    fn classify(&mut self) -> Exit {
-        exit::classify(self)
     }
 
     fn flush_tlb(&mut self) {

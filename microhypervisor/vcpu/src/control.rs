@@ -151,12 +151,6 @@ pub trait Control {
     fn watch_debug(&mut self, on: bool);
     /// These groups, among them some beyond the most frequent, were set: a place for what follows from several.
     fn loaded(&mut self, groups: Groups);
-    /// Three words of detail of the last exit.
-    fn qualification(&mut self, reason: ExitReason) -> [u64; 3];
-    /// Length of the instruction that exited, 0 if nothing tells.
-    fn length(&mut self) -> u64;
-    /// Says what the last exit means.
-    fn classify(&mut self) -> Exit;
     /// Makes the next entry forget all translations of this guest (after its nested page table lost or changed one).
     fn flush_tlb(&mut self);
 
@@ -193,6 +187,55 @@ pub trait Control {
         }
     }
 
+    /// Saves the guest's debug registers. Those of a guest that has no breakpoint enabled need not go with the next switch.
+    #[cold]
+    fn leave_debug(&mut self) {
+        self.registers().dr = debug::save();
+        if self.get(Field::Dr7) & DR7_ENABLES == 0 {
+            self.registers().debug = false;
+            self.watch_debug(true);
+        }
+    }
+
+    /// Takes the groups that the page's `load` names, and clears it.
+    #[inline]
+    fn take(&mut self, page: StatePage) -> Taken
+    where
+        Self: Sized,
+    {
+        let groups = Groups::from_bits_truncate(read!(page, load));
+        write!(page, load, 0);
+        transfer::<true>(self, groups, page);
+        Taken { fpu: groups.contains(Groups::FPU), refused: core::mem::take(&mut self.registers().refused) }
+    }
+
+    /// Writes groups to the page (`VcpuSync`). The FPU image is the kernel's to write.
+    fn sync(&mut self, page: StatePage, groups: Groups)
+    where
+        Self: Sized,
+    {
+        transfer::<false>(self, groups, page);
+        if groups.contains(Groups::RIP) {
+            write!(page, instruction_length, 0);
+        }
+    }
+
+    /// XCR0 of the guest: to be loaded before it is entered.
+    #[inline]
+    fn xcr0(&mut self) -> u64 {
+        self.registers().xcr0
+    }
+}
+
+/// What exits of a back end's virtual CPU mean.
+pub trait Exits: Control + Sized {
+    /// Says what the last exit means.
+    fn classify(&mut self) -> Exit;
+    /// Three words of detail of the last exit.
+    fn qualification(&mut self, reason: ExitReason) -> [u64; 3];
+    /// Length of the instruction that exited, 0 if nothing tells.
+    fn length(&mut self) -> u64;
+
     /// The guest gets #UD.
     fn undefined(&mut self) {
         self.set_event(Event::exception(6, None).0);
@@ -220,16 +263,6 @@ pub trait Control {
         Exit::Resume
     }
 
-    /// Saves the guest's debug registers. Those of a guest that has no breakpoint enabled need not go with the next switch.
-    #[cold]
-    fn leave_debug(&mut self) {
-        self.registers().dr = debug::save();
-        if self.get(Field::Dr7) & DR7_ENABLES == 0 {
-            self.registers().debug = false;
-            self.watch_debug(true);
-        }
-    }
-
     /// Address size of the code segment, bytes.
     fn address_size(&mut self) -> u64 {
         let access = self.segment(SegmentName::Cs).access;
@@ -240,35 +273,9 @@ pub trait Control {
         }
     }
 
-    /// Takes the groups that the page's `load` names, and clears it.
-    #[inline]
-    fn take(&mut self, page: StatePage) -> Taken
-    where
-        Self: Sized,
-    {
-        let groups = Groups::from_bits_truncate(read!(page, load));
-        write!(page, load, 0);
-        transfer::<true>(self, groups, page);
-        Taken { fpu: groups.contains(Groups::FPU), refused: core::mem::take(&mut self.registers().refused) }
-    }
-
-    /// Writes groups to the page (`VcpuSync`). The FPU image is the kernel's to write.
-    fn sync(&mut self, page: StatePage, groups: Groups)
-    where
-        Self: Sized,
-    {
-        transfer::<false>(self, groups, page);
-        if groups.contains(Groups::RIP) {
-            write!(page, instruction_length, 0);
-        }
-    }
-
     /// Tells the monitor why the guest exited. Answers whether it wants the FPU image, which is the kernel's to write.
     #[inline]
-    fn report(&mut self, page: StatePage, reason: ExitReason) -> bool
-    where
-        Self: Sized,
-    {
+    fn report(&mut self, page: StatePage, reason: ExitReason) -> bool {
         let groups = &page.array::<{ offset_of!(VcpuState, store) }, 32>()[index(reason)];
         let groups = Groups::from_bits_truncate(groups.load(Relaxed));
         write!(page, reason, reason as u64);
@@ -285,12 +292,6 @@ pub trait Control {
         }
         groups.contains(Groups::FPU)
     }
-
-    /// XCR0 of the guest: to be loaded before it is entered.
-    #[inline]
-    fn xcr0(&mut self) -> u64 {
-        self.registers().xcr0
-    }
 }
 
 #[inline]
@@ -298,6 +299,11 @@ const fn index(reason: ExitReason) -> usize {
     (reason as u64 & 31) as usize
 }
 
+/// Exception vectors that always exit: #DB and #AC because a guest can make their delivery an endless loop in the
+/// processor's microcode (CVE-2015-8104, CVE-2015-5307), #MC because it is the host's.
+pub const GUARD_EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
+/// #BP, as a bit of those.
+pub const BREAKPOINT: u32 = 1 << 3;
 /// DR7: some breakpoint is enabled.
 pub const DR7_ENABLES: u64 = 0xff;
 /// Segment and table registers.

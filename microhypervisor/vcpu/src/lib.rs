@@ -25,7 +25,7 @@ pub mod page;
 pub mod tests;
 mod transfer;
 
-pub use control::{Control, Exit, Field, Registers, SegmentName, Taken};
+pub use control::{Control, Exit, Exits, Field, Registers, SegmentName, Taken};
 pub use limits::{Cpuid, Limits};
 pub use page::StatePage;
 

@@ -9,7 +9,7 @@ use crate::vcpu::{BLOCKED_NMI, CR0_CD, CR0_NW, Vcpu, unblock};
 use crate::{vmcs, world};
 use cloister_abi::arch::x86_64::vcpu::{Event, ExitReason, PortAccess};
 use cloister_vcpu::limits::CR0_PG;
-use cloister_vcpu::{Control, Exit, event};
+use cloister_vcpu::{Control, Exit, Exits, event};
 use x86::vmx::vmcs::{control, guest, ro};
 
 /// Reasons that mean one thing whatever else holds.
@@ -35,24 +35,6 @@ const fn simple(number: u64) -> Option<ExitReason> {
     })
 }
 
-/// Exception vectors that always exit: #DB and #AC because a guest can make their delivery an endless loop in the
-/// processor's microcode (CVE-2015-8104, CVE-2015-5307), #MC because it is the host's.
-pub(crate) const GUARD_EXCEPTIONS: u32 = 1 << DEBUG | 1 << 17 | 1 << 18;
-/// #BP.
-pub(crate) const BREAKPOINT: u32 = 1 << 3;
-const DEBUG: u64 = 1;
-const PROTECTION: u8 = 13;
-
-const EXCEPTION: u64 = 0;
-const EXTERNAL_INTERRUPT: u64 = 1;
-const INIT: u64 = 3;
-const GETSEC: u64 = 11;
-const CONTROL_REGISTER: u64 = 28;
-const DEBUG_REGISTER: u64 = 29;
-const ENTRY_MACHINE_CHECK: u64 = 41;
-const EPT_VIOLATION: u64 = 48;
-const PREEMPTION_TIMER: u64 = 52;
-const ENCLS: u64 = 60;
 /// The entry failed: bit of the exit reason.
 const ENTRY_FAILED: u64 = 1 << 31;
 /// An IRET had let NMIs in before the exit: bit of the qualification and of the exception's information.
@@ -65,19 +47,57 @@ const DR6_ACCESS: u64 = 1 << 13;
 /// DR7: general detect.
 const DR7_DETECT: u64 = 1 << 13;
 
-/// The reason of the last exit, or that there is none for the monitor.
-#[inline]
-pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
-    let reason = vmcs::read(ro::EXIT_REASON);
-    if vcpu.own.failed || reason & ENTRY_FAILED != 0 {
-        return refused(vcpu, reason);
+impl Exits for Vcpu {
+    /// The reason of the last exit, or that there is none for the monitor.
+    #[inline]
+    fn classify(&mut self) -> Exit {
+        let reason = vmcs::read(ro::EXIT_REASON);
+        if self.own.failed || reason & ENTRY_FAILED != 0 {
+            return refused(self, reason);
+        }
+        self.own.launched = true;
+        let vectoring = vmcs::read(ro::IDT_VECTORING_INFO);
+        self.own.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
+        match simple(reason & 0xffff) {
+            Some(reason) => Exit::Monitor(reason),
+            None => classify_rest(self, reason & 0xffff, vectoring),
+        }
     }
-    vcpu.own.launched = true;
-    let vectoring = vmcs::read(ro::IDT_VECTORING_INFO);
-    vcpu.own.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
-    match simple(reason) {
-        Some(reason) => Exit::Monitor(reason),
-        None => classify_rest(vcpu, reason & 0xffff, vectoring),
+
+    /// The three words of detail that go with a reason.
+    #[inline]
+    fn qualification(&mut self, reason: ExitReason) -> [u64; 3] {
+        match reason {
+            ExitReason::Memory => {
+                [fault_bits(vmcs::read(ro::EXIT_QUALIFICATION)), vmcs::read(ro::GUEST_PHYSICAL_ADDR_FULL), 0]
+            }
+            ExitReason::Port => [port(self).0, vmcs::read(guest::RIP).wrapping_add(self.length()), 0],
+            ExitReason::Exception => {
+                let event = vmcs::read(ro::VMEXIT_INTERRUPTION_INFO);
+                let code =
+                    if event & Event::ERROR_VALID != 0 { vmcs::read(ro::VMEXIT_INTERRUPTION_ERR_CODE) } else { 0 };
+                [event & 0x1f, code, vmcs::read(ro::EXIT_QUALIFICATION)]
+            }
+            ExitReason::Dr => {
+                let found = vmcs::read(ro::EXIT_QUALIFICATION);
+                [found & 7 | if found & 1 << 4 == 0 { 1 << 4 } else { 0 }, found >> 8 & 0xf, 0]
+            }
+            ExitReason::Other | ExitReason::TaskSwitch | ExitReason::InvalidState => [
+                vmcs::read(ro::EXIT_REASON),
+                vmcs::read(ro::EXIT_QUALIFICATION),
+                if self.own.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
+            ],
+            _ => [0; 3],
+        }
+    }
+
+    /// Length of the instruction that exited, 0 if none did.
+    fn length(&mut self) -> u64 {
+        match vmcs::read(ro::EXIT_REASON) & 0xffff {
+            10..=28 | 29..=32 | 36 | 39 | 40 | 50..=51 | 53..=59 => vmcs::read(ro::VMEXIT_INSTRUCTION_LEN) & 0xf,
+            0 if vmcs::read(ro::VMEXIT_INTERRUPTION_INFO) & 0x400 != 0 => vmcs::read(ro::VMEXIT_INSTRUCTION_LEN) & 0xf,
+            _ => 0,
+        }
     }
 }
 
@@ -86,7 +106,8 @@ pub(crate) fn classify(vcpu: &mut Vcpu) -> Exit {
 #[cold]
 fn refused(vcpu: &Vcpu, reason: u64) -> Exit {
     vmcs::write(control::VMENTRY_INTERRUPTION_INFO_FIELD, 0);
-    let is_check = !vcpu.own.failed && reason & 0xffff == ENTRY_MACHINE_CHECK;
+    // The entry was given up for a machine check.
+    let is_check = !vcpu.own.failed && reason & 0xffff == 41;
     if is_check { Exit::MachineCheck } else { Exit::Monitor(ExitReason::InvalidState) }
 }
 
@@ -103,16 +124,19 @@ fn interrupted(vectoring: u64) -> u64 {
 #[inline(never)]
 fn classify_rest(vcpu: &mut Vcpu, reason: u64, vectoring: u64) -> Exit {
     match reason {
-        EPT_VIOLATION => {
+        // EPT violation.
+        48 => {
             block_again(vmcs::read(ro::EXIT_QUALIFICATION), vectoring);
             Exit::Monitor(ExitReason::Memory)
         }
-        // The host's timer, if it was for that, rings now as well.
-        EXTERNAL_INTERRUPT | INIT | PREEMPTION_TIMER => Exit::Interrupt,
-        EXCEPTION => exception(vcpu, vectoring),
-        CONTROL_REGISTER => control_register(vcpu),
-        DEBUG_REGISTER => vcpu.debug_register(),
-        GETSEC | ENCLS => {
+        // External interrupt, INIT, preemption timer; the host's timer, if it was for that, rings now as well.
+        1 | 3 | 52 => Exit::Interrupt,
+        // Exception or NMI, control register, debug register.
+        0 => exception(vcpu, vectoring),
+        28 => control_register(vcpu),
+        29 => vcpu.debug_register(),
+        // GETSEC, ENCLS: not there for guests.
+        11 | 60 => {
             vcpu.undefined();
             Exit::Resume
         }
@@ -139,7 +163,7 @@ fn exception(vcpu: &mut Vcpu, vectoring: u64) -> Exit {
         return Exit::Interrupt;
     }
     block_again(event, vectoring);
-    if event & 0xff == DEBUG {
+    if event & 0xff == 1 {
         debug_exception(vcpu, event);
     }
     vcpu.exception(event & 0xff)
@@ -153,13 +177,9 @@ fn debug_exception(vcpu: &mut Vcpu, event: u64) {
         vmcs::write(guest::DR7, vmcs::read(guest::DR7) & !DR7_DETECT);
     }
     if event & event::TYPE == PRIVILEGED_SOFTWARE {
-        skip();
+        let next = vmcs::read(guest::RIP).wrapping_add(vcpu.length());
+        vmcs::write(guest::RIP, next);
     }
-}
-
-/// Goes past the instruction that exited.
-fn skip() {
-    vmcs::write(guest::RIP, vmcs::read(guest::RIP).wrapping_add(length()));
 }
 
 /// The guest writes bits of CR0 or CR4 that the host owns, to what the shadow has not. The shadow takes the new values, and the
@@ -180,35 +200,9 @@ fn control_register(vcpu: &mut Vcpu) -> Exit {
     if exists {
         vmcs::write(shadow, vmcs::read(shadow) & !mask | value & mask);
     } else {
-        vcpu.set_event(Event::exception(PROTECTION, Some(0)).0);
+        vcpu.set_event(Event::exception(13, Some(0)).0);
     }
     Exit::Resume
-}
-
-/// The three words of detail that go with a reason.
-#[inline]
-pub(crate) fn qualification(vcpu: &mut Vcpu, reason: ExitReason) -> [u64; 3] {
-    match reason {
-        ExitReason::Memory => {
-            [fault_bits(vmcs::read(ro::EXIT_QUALIFICATION)), vmcs::read(ro::GUEST_PHYSICAL_ADDR_FULL), 0]
-        }
-        ExitReason::Port => [port(vcpu).0, vmcs::read(guest::RIP).wrapping_add(length()), 0],
-        ExitReason::Exception => {
-            let event = vmcs::read(ro::VMEXIT_INTERRUPTION_INFO);
-            let code = if event & Event::ERROR_VALID != 0 { vmcs::read(ro::VMEXIT_INTERRUPTION_ERR_CODE) } else { 0 };
-            [event & 0x1f, code, vmcs::read(ro::EXIT_QUALIFICATION)]
-        }
-        ExitReason::Dr => {
-            let found = vmcs::read(ro::EXIT_QUALIFICATION);
-            [found & 7 | if found & 1 << 4 == 0 { 1 << 4 } else { 0 }, found >> 8 & 0xf, 0]
-        }
-        ExitReason::Other | ExitReason::TaskSwitch | ExitReason::InvalidState => [
-            vmcs::read(ro::EXIT_REASON),
-            vmcs::read(ro::EXIT_QUALIFICATION),
-            if vcpu.own.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
-        ],
-        _ => [0; 3],
-    }
 }
 
 /// An EPT violation (SDM vol. 3C, table 28-7) as the error code of a page fault, as SVM has it: present, write, user, fetch.
@@ -234,15 +228,4 @@ fn port(vcpu: &mut Vcpu) -> PortAccess {
         }
     };
     PortAccess::new(u16::from_le_bytes([low, high]), flags, (found & 7) + 1, address_size, segment)
-}
-
-/// Length of the instruction that exited, 0 if none did.
-pub(crate) fn length() -> u64 {
-    match vmcs::read(ro::EXIT_REASON) {
-        10..=28 | 29..=32 | 36 | 39 | 40 | 50..=51 | 53..=59 => vmcs::read(ro::VMEXIT_INSTRUCTION_LEN) & 0xf,
-        EXCEPTION if vmcs::read(ro::VMEXIT_INTERRUPTION_INFO) & 0x400 != 0 => {
-            vmcs::read(ro::VMEXIT_INSTRUCTION_LEN) & 0xf
-        }
-        _ => 0,
-    }
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's registers as the monitor sees them: in the VMCS, some in two fields, or beside it.
 
-use crate::exit::{self, BREAKPOINT, GUARD_EXCEPTIONS};
 use crate::machine::{self, ENTRY_LONG_MODE};
 use crate::vcpu::{BLOCKED_NMI, BLOCKED_SS, BLOCKED_STI, CR0_CD, CR0_NW, Vcpu};
 use crate::vmcs::{self, Code};
-use cloister_abi::arch::x86_64::vcpu::{Controls, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, Segment};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Groups, SHADOW_NMI, SHADOW_STI, Segment};
+use cloister_vcpu::control::{BREAKPOINT, GUARD_EXCEPTIONS};
 use cloister_vcpu::limits::EFER_LMA;
-use cloister_vcpu::{Control, Exit, Field, Registers, SegmentName};
+use cloister_vcpu::{Control, Field, Registers, SegmentName};
 use x86::vmx::vmcs::{control, guest};
 
 /// A single step is pending, in the field of pending debug exceptions.
@@ -217,20 +217,6 @@ impl Control for Vcpu {
             vmcs::write(guest::PENDING_DBG_EXCEPTIONS, if waits { pending | STEP_PENDING } else { pending });
         }
         self.own.flush |= groups.intersects(Groups::CR | Groups::EFER);
-    }
-
-    #[inline]
-    fn qualification(&mut self, reason: ExitReason) -> [u64; 3] {
-        exit::qualification(self, reason)
-    }
-
-    fn length(&mut self) -> u64 {
-        exit::length()
-    }
-
-    #[inline]
-    fn classify(&mut self) -> Exit {
-        exit::classify(self)
     }
 
     fn flush_tlb(&mut self) {

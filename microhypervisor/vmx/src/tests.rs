@@ -6,7 +6,7 @@ use crate::machine::tests::haswell;
 use crate::world::Host;
 use crate::{Setup, Vcpu, vmcs};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess, SHADOW_NMI, SHADOW_STI};
-use cloister_vcpu::{Control, Exit};
+use cloister_vcpu::{Control, Exit, Exits};
 use proptest::prelude::*;
 use x86::vmx::vmcs::{control, guest, host, ro};
 

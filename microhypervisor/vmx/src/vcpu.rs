@@ -10,11 +10,11 @@
 //! guest reads them from the shadows. It writes the first kinds with one exit, at which the shadow takes the new value and the
 //! instruction runs again ([`crate::exit`]), so that no transition of modes has to be emulated.
 
-use crate::exit::GUARD_EXCEPTIONS;
 use crate::machine::Machine;
 use crate::vmcs;
-use crate::world::{self, Host, MSRS};
+use crate::world::{self, Host, MSRS, read_register};
 use cloister_abi::arch::x86_64::vcpu::Event;
+use cloister_vcpu::control::GUARD_EXCEPTIONS;
 use cloister_vcpu::limits::CR4_MCE;
 use cloister_vcpu::{Control, Field, Registers, debug, event};
 use core::ptr::NonNull;
@@ -224,7 +224,7 @@ impl Vcpu {
         if core::mem::take(&mut self.own.flush) {
             world::forget_translations(self.setup.machine.flush, self.ept_pointer);
         }
-        let root = world::host_cr3();
+        let root = read_register!("cr3");
         if self.own.host_cr3 != root {
             self.own.host_cr3 = root;
             vmcs::write(host_fields::CR3, root);
@@ -248,10 +248,10 @@ impl Vcpu {
         host.repair();
         host.take_msrs(&mut self.own.msrs);
         self.own.failed = failed;
-        self.own.cr2 = world::cr2();
+        self.own.cr2 = read_register!("cr2");
         self.own.cr8 = host.tpr();
         if self.registers.debug {
-            self.own.dr6 = world::dr6();
+            self.own.dr6 = read_register!("dr6");
             self.leave_debug();
         }
         self.registers.exits += 1;

@@ -50,14 +50,17 @@ pub struct Host {
     task_cut: bool,
 }
 
+/// A control or debug register.
 macro_rules! read_register {
     ($register:literal) => {{
         let value: u64;
         // SAFETY: reads a control or debug register, in the kernel.
-        unsafe { asm!(concat!("mov {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) };
+        unsafe { core::arch::asm!(concat!("mov {}, ", $register), out(reg) value, options(nomem, nostack, preserves_flags)) };
         value
     }};
 }
+
+pub(crate) use read_register;
 
 /// Lets VMX be switched on, where the firmware left that open (SDM vol. 3C, 24.7).
 ///
@@ -252,36 +255,19 @@ pub(crate) fn forget_translations(kind: u64, pointer: u64) {
     unsafe { asm!("invept {}, [{}]", in(reg) kind, in(reg) &raw const descriptor, options(nostack, readonly)) };
 }
 
-/// The host's page-table root.
-#[inline]
-pub(crate) fn host_cr3() -> u64 {
-    read_register!("cr3")
-}
-
 /// Loads CR2, if it is not so already.
 #[inline]
 pub(crate) fn set_cr2(value: u64) {
-    if cr2() != value {
+    if read_register!("cr2") != value {
         // SAFETY: the host reads CR2 only after a page fault.
         unsafe { asm!("mov cr2, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
     }
-}
-
-/// CR2.
-#[inline]
-pub(crate) fn cr2() -> u64 {
-    read_register!("cr2")
 }
 
 /// Loads DR6.
 pub(crate) fn set_dr6(value: u64) {
     // SAFETY: the limits keep the upper half clear; the host uses no debug registers.
     unsafe { asm!("mov dr6, {}", in(reg) value, options(nomem, nostack, preserves_flags)) };
-}
-
-/// DR6.
-pub(crate) fn dr6() -> u64 {
-    read_register!("dr6")
 }
 
 /// An NMI has ended the guest and waits no more: the host's handler runs, and its IRET lets NMIs in again.

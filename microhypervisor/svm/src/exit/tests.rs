@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of exit codes, by the tables of AMD APM vol. 2, appendix C.
 
-use super::{length, qualification};
 use crate::machine::Machine;
 use crate::machine::tests::EPYC;
 use crate::tests::{Fixture, fixture, of};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
-use cloister_vcpu::{Control, Cpuid, Exit};
+use cloister_vcpu::{Control, Cpuid, Exit, Exits};
 use proptest::prelude::*;
 
 fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
@@ -44,7 +43,7 @@ fn codes_with_one_reason() {
     for (code, reason, bytes) in cases {
         let (mut fixture, exit) = exit(code, 0, 0);
         assert_eq!(exit, Exit::Monitor(reason), "{code:#x}");
-        assert_eq!(length(&mut fixture.vcpu), bytes, "{code:#x}");
+        assert_eq!(fixture.vcpu.length(), bytes, "{code:#x}");
     }
     assert_eq!(exit(0x7c, 1, 0).1, Exit::Monitor(ExitReason::WrMsr));
 }
@@ -91,11 +90,11 @@ fn monitor_sees_exceptions_it_asked_for() {
     for (code, vector) in [(0x41, 1), (0x43, 3)] {
         fixture.block().control.exit_code = code;
         assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Exception));
-        assert_eq!(qualification(&mut fixture.vcpu, ExitReason::Exception)[0], vector);
+        assert_eq!(fixture.vcpu.qualification(ExitReason::Exception)[0], vector);
     }
     fixture.block().control.exit_code = 0x37;
     assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Dr));
-    assert_eq!(qualification(&mut fixture.vcpu, ExitReason::Dr)[0], 0x17);
+    assert_eq!(fixture.vcpu.qualification(ExitReason::Dr)[0], 0x17);
 }
 
 #[test]
@@ -111,14 +110,14 @@ fn port_access_without_decode_assists() {
     let (mut fixture, exit) = exit(0x7b, 0x03f8_0010, 0x7c01);
     fixture.block().save.rip = 0x7c00;
     assert_eq!(exit, Exit::Monitor(ExitReason::Port));
-    let [access, next, _] = qualification(&mut fixture.vcpu, ExitReason::Port);
+    let [access, next, _] = fixture.vcpu.qualification(ExitReason::Port);
     let access = PortAccess(access);
     assert_eq!((access.port(), access.size(), access.is_in(), access.is_string()), (0x3f8, 1, false, false));
     assert_eq!((access.address_size(), access.segment(), next), (2, 3, 0x7c01));
-    assert_eq!(length(&mut fixture.vcpu), 1);
+    assert_eq!(fixture.vcpu.length(), 1);
     // rep insd with 32-bit addresses.
     fixture.block().control.exit_info1 = 0x01f0_014d;
-    let access = PortAccess(qualification(&mut fixture.vcpu, ExitReason::Port)[0]);
+    let access = PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]);
     assert!(access.is_in() && access.is_string() && access.is_rep());
     assert_eq!((access.port(), access.size(), access.address_size(), access.segment()), (0x1f0, 4, 4, 0));
 }
@@ -128,9 +127,9 @@ fn address_size_follows_the_code_segment() {
     let (mut fixture, _) = exit(0x7b, 0x0001_0014, 0);
     fixture.block().save.segments[1].attributes = 0xa9b;
     fixture.block().save.efer = 0x1d00;
-    assert_eq!(PortAccess(qualification(&mut fixture.vcpu, ExitReason::Port)[0]).address_size(), 8);
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 8);
     fixture.block().save.segments[1].attributes = 0xc9b;
-    assert_eq!(PortAccess(qualification(&mut fixture.vcpu, ExitReason::Port)[0]).address_size(), 4);
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 4);
 }
 
 #[test]
@@ -140,16 +139,16 @@ fn decode_assists_and_next_rip_are_used() {
     (control.exit_code, control.exit_info1, control.exit_info2) = (0x7b, 0x0001_1014, 0x1003);
     fixture.block().save.rip = 0x1000;
     fixture.block().control.next_rip = 0x1004;
-    assert_eq!(PortAccess(qualification(&mut fixture.vcpu, ExitReason::Port)[0]).segment(), 4);
-    assert_eq!(length(&mut fixture.vcpu), 4);
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).segment(), 4);
+    assert_eq!(fixture.vcpu.length(), 4);
     fixture.block().control.next_rip = 0xfff;
-    assert_eq!(length(&mut fixture.vcpu), 0);
+    assert_eq!(fixture.vcpu.length(), 0);
 }
 
 #[test]
 fn nested_fault_shows_page_fault_bits() {
     let (mut fixture, _) = exit(0x400, 1 << 32 | 0x16, 0xfee0_0020);
-    assert_eq!(qualification(&mut fixture.vcpu, ExitReason::Memory), [0x16, 0xfee0_0020, 0]);
+    assert_eq!(fixture.vcpu.qualification(ExitReason::Memory), [0x16, 0xfee0_0020, 0]);
 }
 
 #[test]

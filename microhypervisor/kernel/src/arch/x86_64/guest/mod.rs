@@ -15,7 +15,7 @@ use crate::memory::{POOL, physical};
 use crate::object::Vcpu;
 use crate::percore::Core;
 use cloister_abi::hip::features;
-use cloister_vcpu::{Control, Cpuid};
+use cloister_vcpu::{Cpuid, Exits};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
@@ -41,15 +41,19 @@ macro_rules! with_machine {
 pub(crate) use with_machine;
 
 /// What the kernel does with either.
-pub(crate) trait Machine: Control {
+pub(crate) trait Machine: Exits {
     /// Makes it what this core works on: before anything else, and whenever another may have been worked on since.
-    fn activate(&mut self, core: &Core);
+    #[inline]
+    fn activate(&mut self, _: &Core) {}
     /// Whether [`Self::run`] ends at a time by itself, so that the host's timer need not be armed for a guest's deadline.
-    fn has_timer(&self) -> bool;
+    #[inline]
+    fn has_timer(&self) -> bool {
+        false
+    }
     /// Runs the guest until it exits, or until that tick where there is a timer. FPU and XCR0 are the guest's.
     fn run(&mut self, core: &Core, until: u64, utcb: u64);
     /// It goes, and its core forgets it.
-    fn retire(&mut self, core: &Core);
+    fn retire(&mut self, _: &Core) {}
 }
 
 /// What one core has for the guests that it runs. That core alone touches it.

@@ -4,7 +4,7 @@
 use super::Machine;
 use crate::memory::{self, physical};
 use crate::percore::Core;
-use cloister_svm::permission::{fill_io_map, fill_msr_map};
+use cloister_svm::permission::{IO_MAP, fill_msr_map};
 use cloister_svm::world::Host;
 use cloister_svm::{Setup, Vcpu};
 use cloister_vcpu::Cpuid;
@@ -21,7 +21,11 @@ pub(super) fn init(cpuid: &Cpuid) -> Result<Setup, &'static str> {
     if unsafe { rdmsr(VM_CR) } >> 4 & 1 != 0 {
         return Err("SVM is disabled by the firmware");
     }
-    Ok(Setup { io_map: super::map(fill_io_map)?, msr_map: super::map(fill_msr_map)?, machine })
+    Ok(Setup {
+        io_map: super::map(|map: &mut [u8; IO_MAP]| map.fill(0xff))?,
+        msr_map: super::map(fill_msr_map)?,
+        machine,
+    })
 }
 
 /// Switches SVM on.
@@ -43,14 +47,6 @@ pub(super) fn init_core(core: &Core) -> Result<(), &'static str> {
 
 impl Machine for Vcpu {
     #[inline]
-    fn activate(&mut self, _: &Core) {}
-
-    #[inline]
-    fn has_timer(&self) -> bool {
-        false
-    }
-
-    #[inline]
     fn run(&mut self, core: &Core, _: u64, utcb: u64) {
         // SAFETY: this core's own, and nothing else refers to it.
         let Some(host) = (unsafe { &mut *core.guests.svm.get() }) else { return };
@@ -58,6 +54,4 @@ impl Machine for Vcpu {
         // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
         unsafe { self.enter(host) };
     }
-
-    fn retire(&mut self, _: &Core) {}
 }
