@@ -78,20 +78,6 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
         return;
     }
     cpu.activate(core);
-    let aux = vcpu.tsc_aux();
-    if aux != 0 {
-        crate::arch::cpu::set_tsc_aux(aux);
-    }
-    run_alive::<TRACED, M>(core, ec, vcpu, cpu);
-    // Others can read it too, so it is nobody's while they run.
-    if aux != 0 {
-        crate::arch::cpu::set_tsc_aux(0);
-    }
-}
-
-/// [`run`], of a VCPU that can.
-#[inline(always)]
-fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     loop {
         if core.is_pending() {
             vcpu.hold();

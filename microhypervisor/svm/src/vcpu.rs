@@ -43,13 +43,10 @@ pub struct Setup {
 #[derive(Debug)]
 pub struct Vcpu {
     registers: Registers,
-    vmcb: NonNull<Vmcb>,
+    vmcb: &'static mut Vmcb,
     vmcb_physical: u64,
     machine: &'static Machine,
 }
-
-// SAFETY: the block belongs to this value alone, and the value is moved or used under the kernel's rule for its owner.
-unsafe impl Send for Vcpu {}
 
 /// All debug registers, reads and writes.
 const ALL_DR: u32 = u32::MAX;
@@ -65,10 +62,11 @@ impl Vcpu {
     #[must_use]
     pub unsafe fn new(vmcb: NonNull<Vmcb>, vmcb_physical: u64, root: u64, asid: u32, setup: &'static Setup) -> Self {
         // SAFETY: the caller gives the page to this VCPU.
-        unsafe { vmcb.write(Vmcb::zeroed()) };
+        let vmcb = unsafe { &mut *vmcb.as_ptr() };
+        *vmcb = Vmcb::zeroed();
         let machine = &setup.machine;
         let mut vcpu = Self { registers: Registers::new(machine.limits), vmcb, vmcb_physical, machine };
-        let control = &mut vcpu.parts().0.control;
+        let control = &mut vcpu.vmcb.control;
         control.intercept_dr = ALL_DR;
         control.intercept_exceptions = GUARD_EXCEPTIONS;
         control.intercept_misc1 = MISC1;
@@ -86,14 +84,8 @@ impl Vcpu {
     }
 
     #[inline]
-    pub(crate) fn parts(&mut self) -> (&mut Vmcb, &mut Registers) {
-        // SAFETY: the block is this VCPU's alone (`new`), and the processor uses it in `enter` only.
-        (unsafe { self.vmcb.as_mut() }, &mut self.registers)
-    }
-
-    #[inline]
-    pub(crate) fn block(&mut self) -> &mut Vmcb {
-        self.parts().0
+    pub(crate) const fn block(&mut self) -> &mut Vmcb {
+        self.vmcb
     }
 
     #[inline]
@@ -125,8 +117,7 @@ impl Vcpu {
     /// The place of a register.
     #[inline(always)]
     fn place(&mut self, field: Field) -> &mut u64 {
-        let (vmcb, registers) = self.parts();
-        let (control, save) = (&mut vmcb.control, &mut vmcb.save);
+        let Vmcb { control, save } = &mut *self.vmcb;
         match field {
             Field::Rax => &mut save.rax,
             Field::Rsp => &mut save.rsp,
@@ -150,7 +141,7 @@ impl Vcpu {
             Field::Sfmask => &mut save.sfmask,
             Field::KernelGsBase => &mut save.kernel_gs_base,
             Field::TscOffset => &mut control.tsc_offset,
-            Field::Gpr(_) | Field::Xcr0 => registers.place(field),
+            Field::Gpr(_) | Field::Xcr0 => self.registers.place(field),
         }
     }
 }

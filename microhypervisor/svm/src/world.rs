@@ -21,7 +21,7 @@ const FS: usize = 4;
 /// The host's registers that #VMEXIT does not restore, one block per core.
 #[derive(Debug)]
 pub struct Host {
-    block: NonNull<Vmcb>,
+    block: &'static mut Vmcb,
     physical: u64,
 }
 
@@ -36,17 +36,16 @@ impl Host {
     pub unsafe fn new(block: NonNull<Vmcb>, physical: u64) -> Self {
         // SAFETY: the caller gives the page.
         unsafe { asm!("vmsave rax", in("rax") physical, options(nostack, preserves_flags)) };
-        Self { block, physical }
+        // SAFETY: as above; the processor reads the block in `enter` only.
+        Self { block: unsafe { &mut *block.as_ptr() }, physical }
     }
 
     /// Sets what #VMEXIT restores for the thread that runs the guest: its FS base, and the value of KERNEL_GS_BASE (the
     /// thread's GS base, while the kernel has its own).
     #[inline]
     pub fn set_thread(&mut self, fs_base: u64, kernel_gs_base: u64) {
-        // SAFETY: the block is this value's alone (`new`), and the processor reads it in `enter` only.
-        let block = unsafe { self.block.as_mut() };
-        block.save.segments[FS].base = fs_base;
-        block.save.kernel_gs_base = kernel_gs_base;
+        self.block.save.segments[FS].base = fs_base;
+        self.block.save.kernel_gs_base = kernel_gs_base;
     }
 
     /// Physical address of the block.

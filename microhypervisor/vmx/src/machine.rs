@@ -80,10 +80,10 @@ pub struct Machine {
 }
 
 /// A control word: low half of the register: what must be set; high half: what may be.
-fn word(capability: u64, required: u32, wanted: u32) -> Option<u32> {
+fn word(capability: u64, required: u32, wanted: u32, lack: &'static str) -> Result<u32, &'static str> {
     let [a, b, c, d, e, f, g, h] = capability.to_le_bytes();
     let (ones, most) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-    (required & !most == 0).then_some(ones | required | wanted & most)
+    if required & !most == 0 { Ok(ones | required | wanted & most) } else { Err(lack) }
 }
 
 impl Machine {
@@ -97,13 +97,10 @@ impl Machine {
         if basic >> 55 & 1 == 0 || basic >> 50 & 0xf != 6 {
             return Err("the processor's VMX is too old");
         }
-        let primary = word(msr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY_REQUIRED, 0);
-        let primary = primary.ok_or("the processor's VMX lacks a primary control")?;
         let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (cpuid.leaf7, cpuid.extended1);
         let rdtscp = if extended_edx >> 27 & 1 != 0 || seven_ecx >> 22 & 1 != 0 { RDTSCP } else { 0 };
         let invpcid = if seven_ebx >> 10 & 1 != 0 { INVPCID } else { 0 };
-        let secondary = word(msr(IA32_VMX_PROCBASED_CTLS2), SECONDARY_REQUIRED | rdtscp | invpcid, SECONDARY_WANTED);
-        let secondary = secondary.ok_or("the processor's VMX lacks EPT, unrestricted guests, or an instruction")?;
+        let required = SECONDARY_REQUIRED | rdtscp | invpcid;
         let ept = msr(IA32_VMX_EPT_VPID_CAP);
         if ept & EPT_REQUIRED != EPT_REQUIRED {
             return Err("the processor's EPT lacks something");
@@ -116,14 +113,16 @@ impl Machine {
             revision: u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff,
             huge_pages: ept >> 17 & 1 != 0,
             timer_shift: u32::from(msr(IA32_VMX_MISC).to_le_bytes()[0]) & 0x1f,
-            pin: word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer)
-                .ok_or("the processor's VMX lacks virtual NMIs")?,
-            primary,
-            secondary,
-            exit: word(msr(IA32_VMX_TRUE_EXIT_CTLS), EXIT_REQUIRED, 0)
-                .ok_or("the processor's VMX lacks an exit control")?,
-            entry: word(msr(IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_REQUIRED, 0)
-                .ok_or("the processor's VMX lacks an entry control")?,
+            pin: word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer, "VMX lacks virtual NMIs")?,
+            primary: word(msr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY_REQUIRED, 0, "VMX lacks a primary control")?,
+            secondary: word(
+                msr(IA32_VMX_PROCBASED_CTLS2),
+                required,
+                SECONDARY_WANTED,
+                "VMX lacks EPT, unrestricted guests, or an instruction of the processor's",
+            )?,
+            exit: word(msr(IA32_VMX_TRUE_EXIT_CTLS), EXIT_REQUIRED, 0, "VMX lacks an exit control")?,
+            entry: word(msr(IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_REQUIRED, 0, "VMX lacks an entry control")?,
             // An unrestricted guest may be without protection and paging.
             cr0_ones: msr(IA32_VMX_CR0_FIXED0) & !(1 << 31 | 1),
             cr4_ones: msr(IA32_VMX_CR4_FIXED0) | cr4_most & CR4_MCE,

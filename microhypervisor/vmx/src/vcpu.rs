@@ -150,17 +150,13 @@ impl Vcpu {
             vmcs::write(code, 0);
         }
         for (code, value) in [
-            (control::PINBASED_EXEC_CONTROLS, machine.pin),
-            (control::PRIMARY_PROCBASED_EXEC_CONTROLS, machine.primary),
-            (control::SECONDARY_PROCBASED_EXEC_CONTROLS, machine.secondary),
-            (control::VMEXIT_CONTROLS, machine.exit),
-            (control::VMENTRY_CONTROLS, machine.entry),
-            (control::EXCEPTION_BITMAP, GUARD_EXCEPTIONS),
-            (control::VPID, if machine.is_tagged() { self.tag } else { 0 }),
-        ] {
-            vmcs::write(code, u64::from(value));
-        }
-        for (code, value) in [
+            (control::PINBASED_EXEC_CONTROLS, machine.pin.into()),
+            (control::PRIMARY_PROCBASED_EXEC_CONTROLS, machine.primary.into()),
+            (control::SECONDARY_PROCBASED_EXEC_CONTROLS, machine.secondary.into()),
+            (control::VMEXIT_CONTROLS, machine.exit.into()),
+            (control::VMENTRY_CONTROLS, machine.entry.into()),
+            (control::EXCEPTION_BITMAP, GUARD_EXCEPTIONS.into()),
+            (control::VPID, if machine.is_tagged() { self.tag.into() } else { 0 }),
             (control::EPTP_FULL, self.ept_pointer),
             (control::MSR_BITMAPS_ADDR_FULL, self.setup.msr_map),
             // Where there are no enclaves there is no such field, and the write fails without effect.

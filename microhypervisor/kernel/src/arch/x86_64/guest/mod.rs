@@ -9,6 +9,8 @@
 mod svm;
 mod vmx;
 
+pub(crate) use vmx::restore_task;
+
 use super::cpu::{feature, has};
 use super::fpu;
 use crate::memory::{POOL, physical};
@@ -84,6 +86,8 @@ static KIND: Once<Kind> = Once::new();
 static TAGS: Mutex<u64> = Mutex::new(u64::MAX);
 
 const SHARED_TAG: u32 = 1;
+/// CPUID leaf 1, ECX: VMX.
+const VMX: u32 = 1 << 5;
 
 /// Whether guests can run here.
 pub(crate) fn is_supported() -> bool {
@@ -119,7 +123,7 @@ pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
         extended8: leaf(0x8000_0008),
         extended_a: leaf(0x8000_000a),
     };
-    let (kind, found, tags) = if vmx::is_there(&cpuid) {
+    let (kind, found, tags) = if cpuid.leaf1[2] & VMX != 0 {
         (Kind::Vmx(vmx::init(&cpuid)?), features::VMX, 64)
     } else {
         (Kind::Svm(svm::init(&cpuid)?), features::SVM, cpuid.extended_a[1].clamp(2, 64))
@@ -219,15 +223,18 @@ pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64
         // SAFETY: the limits allow only what the processor has.
         unsafe { fpu::write_xcr0(guest) };
     }
+    let aux = vcpu.tsc_aux();
+    if aux != 0 {
+        super::cpu::set_tsc_aux(aux);
+    }
     cpu.run(core, until, utcb);
+    // Others can read it too, so it is nobody's while they run.
+    if aux != 0 {
+        super::cpu::set_tsc_aux(0);
+    }
     core.remote.guest.store(0, Ordering::Release);
     if own != guest && has(feature::XSAVE) {
         // SAFETY: the mask of the boot.
         unsafe { fpu::write_xcr0(own) };
     }
-}
-
-/// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
-pub(crate) fn restore_task(core: &Core) -> bool {
-    vmx::restore_task(core)
 }

@@ -11,12 +11,6 @@ use cloister_vmx::world::Host;
 use cloister_vmx::{Setup, Vcpu};
 use x86::msr::rdmsr;
 
-/// Whether the processor has VMX at all.
-pub(super) const fn is_there(cpuid: &Cpuid) -> bool {
-    let [_, _, ecx, _] = cpuid.leaf1;
-    ecx & 1 << 5 != 0
-}
-
 /// Reads what VMX can do here, and makes the map.
 pub(super) fn init(cpuid: &Cpuid) -> Result<Setup, &'static str> {
     // SAFETY: the capability registers exist where VMX does, and those of later processors are read where an earlier one says so.
@@ -75,8 +69,8 @@ impl Machine for Vcpu {
     }
 }
 
-/// See [`super::restore_task`].
-pub(super) fn restore_task(core: &Core) -> bool {
+/// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
+pub(crate) fn restore_task(core: &Core) -> bool {
     if !host(core).is_some_and(Host::is_task_cut) {
         return false;
     }
