@@ -41,11 +41,11 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
 #[inline(always)]
 fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     cpu.activate(core);
-    let taken = cpu.take(vcpu.page);
-    if taken.fpu {
+    let (fpu, refused) = cpu.take(vcpu.page);
+    if fpu {
         load_fpu(core, vcpu);
     }
-    if taken.refused {
+    if refused {
         end(core, ec, vcpu, cpu, ExitReason::InvalidState);
     } else {
         go_on::<TRACED, M>(core, ec, vcpu, cpu);
@@ -93,12 +93,14 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
             return end(core, ec, vcpu, cpu, ExitReason::Deadline);
         }
         sched::arm(core, now, if cpu.has_timer() { 0 } else { deadline });
+        // When the guest must be left at the latest.
+        let until = if deadline == 0 { core.armed.get() } else { core.armed.get().min(deadline) };
         vcpu.take_fpu();
         if TRACED {
             trace::guest_enter(vcpu, ec);
         }
         speculation::enter_guest();
-        machine::enter(core, vcpu, cpu, until(core, deadline), ec.utcb_address);
+        machine::enter(core, vcpu, cpu, until, ec.utcb_address);
         speculation::leave_guest();
         let exit = cpu.classify();
         if TRACED {
@@ -113,13 +115,6 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
             Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
-}
-
-/// When the guest must be left at the latest.
-#[inline]
-fn until(core: &Core, deadline: u64) -> u64 {
-    let alarm = core.armed.get();
-    if deadline == 0 { alarm } else { alarm.min(deadline) }
 }
 
 /// Ends a run for a reason that is not the guest's.

@@ -32,7 +32,7 @@ pub mod vmcb;
 pub mod world;
 
 pub use machine::Machine;
-pub use vcpu::{Setup, Vcpu};
+pub use vcpu::Vcpu;
 pub use vmcb::Vmcb;
 
 #[cfg(test)]

@@ -28,17 +28,6 @@ use cloister_vcpu::control::{BREAKPOINT, GUARD_EXCEPTIONS, SEGMENTS};
 use cloister_vcpu::{Control, Field, Registers, SegmentName, debug, event};
 use core::ptr::NonNull;
 
-/// What all VCPUs of the machine share.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// Physical address of the port map (all ones).
-    pub io_map: u64,
-    /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
-    pub msr_map: u64,
-    /// What the machine can do.
-    pub machine: Machine,
-}
-
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
@@ -58,13 +47,18 @@ impl Vcpu {
     ///
     /// # Safety
     /// `vmcb` must point to a page at physical address `vmcb_physical` that belongs to this VCPU alone until it is
-    /// gone. `root` must be the physical address of a nested page table, and `setup` have those of maps, that outlive it. `asid` is not 0.
+    /// gone. `root` must be the physical address of a nested page table, and `machine` have those of maps, that outlive it. `asid` is not 0.
     #[must_use]
-    pub unsafe fn new(vmcb: NonNull<Vmcb>, vmcb_physical: u64, root: u64, asid: u32, setup: &'static Setup) -> Self {
+    pub unsafe fn new(
+        vmcb: NonNull<Vmcb>,
+        vmcb_physical: u64,
+        root: u64,
+        asid: u32,
+        machine: &'static Machine,
+    ) -> Self {
         // SAFETY: the caller gives the page to this VCPU.
         let vmcb = unsafe { &mut *vmcb.as_ptr() };
         *vmcb = Vmcb::zeroed();
-        let machine = &setup.machine;
         let mut vcpu = Self { registers: Registers::new(machine.limits), vmcb, vmcb_physical, machine };
         let control = &mut vcpu.vmcb.control;
         control.intercept_dr = ALL_DR;
@@ -72,8 +66,8 @@ impl Vcpu {
         control.intercept_misc1 = MISC1;
         control.intercept_misc2 = MISC2;
         control.intercept_misc3 = MISC3;
-        control.io_map = setup.io_map;
-        control.msr_map = setup.msr_map;
+        control.io_map = machine.io_map;
+        control.msr_map = machine.msr_map;
         control.asid = asid;
         control.tlb = machine.flush;
         control.interrupt = V_INTR_MASKING;
@@ -119,8 +113,8 @@ impl Vcpu {
     fn place(&mut self, field: Field) -> &mut u64 {
         let Vmcb { control, save } = &mut *self.vmcb;
         match field {
-            Field::Rax => &mut save.rax,
-            Field::Rsp => &mut save.rsp,
+            Field::Gpr(0) => &mut save.rax,
+            Field::Gpr(4) => &mut save.rsp,
             Field::Rip => &mut save.rip,
             Field::Rflags => &mut save.rflags,
             Field::Cr0 => &mut save.cr0,
@@ -146,16 +140,8 @@ impl Vcpu {
     }
 }
 
-/// A segment's place among those of the block.
-const fn index(name: SegmentName) -> usize {
-    match name {
-        SegmentName::Gdtr => 6,
-        SegmentName::Ldtr => 7,
-        SegmentName::Idtr => 8,
-        SegmentName::Tr => 9,
-        other => other as usize,
-    }
-}
+/// Places of segments in the block, by their names.
+const PLACES: [usize; 10] = [0, 1, 2, 3, 4, 5, 7, 9, 6, 8];
 
 impl Control for Vcpu {
     #[inline]
@@ -186,7 +172,7 @@ impl Control for Vcpu {
     #[inline(always)]
     fn segment(&mut self, name: SegmentName) -> Segment {
         let save = &self.block().save;
-        let mut segment = from_vmcb(save.segments[index(name)]);
+        let mut segment = from_vmcb(save.segments[PLACES[name as usize]]);
         if name == SegmentName::Ss {
             segment.access = segment.access & !(3 << PRIVILEGE) | u32::from(save.cpl & 3) << PRIVILEGE;
         }
@@ -196,7 +182,7 @@ impl Control for Vcpu {
     #[inline(always)]
     fn set_segment(&mut self, name: SegmentName, segment: Segment) {
         let save = &mut self.block().save;
-        save.segments[index(name)] = to_vmcb(segment);
+        save.segments[PLACES[name as usize]] = to_vmcb(segment);
         if name == SegmentName::Ss {
             save.cpl = (segment.access >> PRIVILEGE & 3).to_le_bytes()[0];
         }

@@ -28,15 +28,6 @@ pub enum Exit {
     Monitor(ExitReason),
 }
 
-/// What [`Control::take`] leaves to the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
-    /// The monitor gave a new FPU image.
-    pub fpu: bool,
-    /// The monitor gave something that no processor takes: report `InvalidState`, do not enter.
-    pub refused: bool,
-}
-
 /// What each virtual CPU has beside its control structure.
 #[derive(Clone, Debug)]
 #[repr(C)]
@@ -81,9 +72,7 @@ impl Registers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "names of registers")]
 pub enum Field {
-    Rax,
-    Rsp,
-    /// Another general-purpose register, by its encoding.
+    /// A general-purpose register, by its encoding.
     Gpr(usize),
     Rip,
     Rflags,
@@ -169,7 +158,7 @@ pub trait Control {
         for (names, access) in [(&[Ds, Es, Ss, Fs, Gs][..], 0x93), (&[Gdtr, Idtr], 0)] {
             names.iter().for_each(|name| set(*name, 0, access, 0));
         }
-        for field in [Field::Cr3, Field::Cr4, Field::Efer, Field::Rsp] {
+        for field in [Field::Cr3, Field::Cr4, Field::Efer, Field::Gpr(4)] {
             self.set(field, 0);
         }
         for field in [Field::SysenterCs, Field::SysenterEsp, Field::SysenterEip] {
@@ -197,16 +186,17 @@ pub trait Control {
         }
     }
 
-    /// Takes the groups that the page's `load` names, and clears it.
+    /// Takes the groups that the page's `load` names, and clears it. Answers whether the monitor gave a new FPU image, which is the kernel's
+    /// to take, and whether it gave something that no processor takes: report `InvalidState`, do not enter.
     #[inline]
-    fn take(&mut self, page: StatePage) -> Taken
+    fn take(&mut self, page: StatePage) -> (bool, bool)
     where
         Self: Sized,
     {
         let groups = Groups::from_bits_truncate(read!(page, load));
         write!(page, load, 0);
         transfer::<true>(self, groups, page);
-        Taken { fpu: groups.contains(Groups::FPU), refused: core::mem::take(&mut self.registers().refused) }
+        (groups.contains(Groups::FPU), core::mem::take(&mut self.registers().refused))
     }
 
     /// Writes groups to the page (`VcpuSync`). The FPU image is the kernel's to write.

@@ -25,8 +25,8 @@ pub mod page;
 pub mod tests;
 mod transfer;
 
-pub use control::{Control, Exit, Exits, Field, Registers, SegmentName, Taken};
-pub use limits::{Cpuid, Limits};
+pub use control::{Control, Exit, Exits, Field, Registers, SegmentName};
+pub use limits::Limits;
 pub use page::StatePage;
 
 /// MSRs that a guest reaches without an exit, because the world switch swaps them: SYSENTER, STAR to SFMASK, FS base, GS base,

@@ -43,23 +43,6 @@ pub const CR4_MCE: u64 = 1 << 6;
 /// CR4.PCE needs no feature bit.
 const CR4_PCE: u64 = 1 << 8;
 
-/// CPUID leaves that matter here, each `[eax, ebx, ecx, edx]`; zeros for a leaf that does not exist.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cpuid {
-    /// Leaf 1.
-    pub leaf1: [u32; 4],
-    /// Leaf 7, subleaf 0.
-    pub leaf7: [u32; 4],
-    /// Leaf 0xd, subleaf 0.
-    pub leaf_d: [u32; 4],
-    /// Leaf 0x8000_0001.
-    pub extended1: [u32; 4],
-    /// Leaf 0x8000_0008.
-    pub extended8: [u32; 4],
-    /// Leaf 0x8000_000a (SVM).
-    pub extended_a: [u32; 4],
-}
-
 /// What a guest may have on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -74,16 +57,15 @@ fn allowed<const N: usize>(leaf: u32, table: [(u32, u64); N]) -> u64 {
 }
 
 impl Limits {
-    /// Limits of the machine with these CPUID leaves.
-    #[must_use]
-    pub fn from_cpuid(cpuid: &Cpuid) -> Self {
-        let [_, _, leaf1_ecx, leaf1_edx] = cpuid.leaf1;
-        let [_, leaf7_ebx, leaf7_ecx, _] = cpuid.leaf7;
-        let [_, _, extended1_ecx, extended1_edx] = cpuid.extended1;
+    /// Limits of the machine where CPUID answers these leaves (subleaf 0), zeros for a leaf that does not exist.
+    pub fn from_cpuid(leaf: impl Fn(u32) -> [u32; 4]) -> Self {
+        let [_, _, leaf1_ecx, leaf1_edx] = leaf(1);
+        let [_, leaf7_ebx, leaf7_ecx, _] = leaf(7);
+        let [_, _, extended1_ecx, extended1_edx] = leaf(0x8000_0001);
         let ffxsr = u64::from(extended1_edx >> 25 & 1) << 14;
         let tce = u64::from(extended1_ecx >> 17 & 1) << 15;
         let has_xsave = leaf1_ecx & 1 << 26 != 0;
-        let physical_bits = (cpuid.extended8[0] & 0xff).clamp(36, 52);
+        let physical_bits = (leaf(0x8000_0008)[0] & 0xff).clamp(36, 52);
         Self {
             cr3: (1 << physical_bits) - 1,
             cr4: CR4_PCE
@@ -92,7 +74,7 @@ impl Limits {
                 | allowed(leaf7_ebx, CR4_LEAF7_EBX)
                 | allowed(leaf7_ecx, CR4_LEAF7_ECX),
             efer: EFER_BASE | ffxsr | tce,
-            xcr0: if has_xsave { u64::from(cpuid.leaf_d[0]) & XCR0_MASK | 1 } else { 1 },
+            xcr0: if has_xsave { u64::from(leaf(0xd)[0]) & XCR0_MASK | 1 } else { 1 },
         }
     }
 
@@ -112,7 +94,7 @@ impl Limits {
     /// would refuse it whole.
     #[inline(always)]
     #[must_use]
-    pub const fn fit(&self, field: Field, value: u64) -> Option<u64> {
+    pub fn fit(&self, field: Field, value: u64) -> Option<u64> {
         Some(match field {
             Field::Cr0 => value & CR0_MASK | CR0_ET,
             Field::Cr3 => value & self.cr3,
@@ -166,33 +148,28 @@ impl Limits {
 }
 
 /// Whether all types of memory in a page-attribute table exist (APM vol. 2, 7.8.1).
-const fn is_pat(value: u64) -> bool {
-    let mut rest = value;
-    while rest != 0 {
-        if !matches!(rest & 0xff, 0 | 1 | 4..=7) {
-            return false;
-        }
-        rest >>= 8;
-    }
-    true
+fn is_pat(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CR0_PG, Cpuid, Field, Limits, Segment, SegmentName};
+    use super::{CR0_PG, Field, Limits, Segment, SegmentName};
 
     /// What QEMU's EPYC model says, as far as it matters.
-    const EPYC: Cpuid = Cpuid {
-        leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
-        leaf7: [0, 0x209c_01a9, 0, 0],
-        leaf_d: [7, 0x340, 0x340, 0],
-        extended1: [0, 0, 0x0040_03f7, 0x2fd3_fbff],
-        extended8: [0x3028, 0, 0, 0],
-        extended_a: [1, 16, 0, 1],
-    };
+    fn epyc_leaf(leaf: u32) -> [u32; 4] {
+        match leaf {
+            1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+            7 => [0, 0x209c_01a9, 0, 0],
+            0xd => [7, 0x340, 0x340, 0],
+            0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+            0x8000_0008 => [0x3028, 0, 0, 0],
+            _ => [0; 4],
+        }
+    }
 
     fn epyc() -> Limits {
-        Limits::from_cpuid(&EPYC)
+        Limits::from_cpuid(epyc_leaf)
     }
 
     #[test]

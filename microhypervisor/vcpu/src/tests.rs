@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests of the back ends share: a virtual CPU whose pages lie in the memory of the test (feature `tests`).
 
-use crate::{Control, StatePage, Taken};
+use crate::{Control, StatePage};
 use cloister_abi::arch::x86_64::vcpu::{Groups, VcpuState};
 use core::ptr::NonNull;
 use std::boxed::Box;
@@ -57,11 +57,11 @@ impl<V: Control, B> Fixture<V, B> {
         unsafe { &mut *self.state }
     }
 
-    /// Takes these groups.
-    pub fn take(&mut self, groups: Groups) -> Taken {
+    /// Takes these groups. Answers whether the monitor gave something that no processor takes.
+    pub fn take(&mut self, groups: Groups) -> bool {
         self.state().load = groups.bits();
         let page = self.page();
-        self.vcpu.take(page)
+        self.vcpu.take(page).1
     }
 
     /// Fills the page with noise, takes and writes back these groups; answers the page before and after.

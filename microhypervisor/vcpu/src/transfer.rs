@@ -33,11 +33,8 @@ macro_rules! groups {
 }
 /// General-purpose registers by their numbers.
 macro_rules! registers {
-    ($load:ident, $control:expr, $page:expr, $($name:expr, $index:literal);+) => {
-        $(word::<$load, { offset_of!(VcpuState, gpr) + $index * 8 }>($control, $page, $name);)+
-    };
     ($load:ident, $control:expr, $page:expr, $($index:literal)+) => {
-        registers!($load, $control, $page, $(Field::Gpr($index), $index);+);
+        $(word::<$load, { offset_of!(VcpuState, gpr) + $index * 8 }>($control, $page, Field::Gpr($index));)+
     };
 }
 
@@ -68,8 +65,7 @@ fn segment<const LOAD: bool, const OFFSET: usize>(control: &mut impl Control, pa
 pub(crate) fn transfer<const LOAD: bool>(control: &mut impl Control, groups: Groups, page: StatePage) {
     groups!(LOAD, control, page, groups, word(Field): RIP { Rip = rip });
     if groups.contains(Groups::GPR_ACDB) {
-        registers!(LOAD, control, page, Field::Rax, 0);
-        registers!(LOAD, control, page, 1 2 3);
+        registers!(LOAD, control, page, 0 1 2 3);
     }
     if !groups.difference(SHORT).is_empty() {
         rest::<LOAD, _>(control, groups, page);
@@ -85,7 +81,7 @@ fn rest<const LOAD: bool, C: Control>(control: &mut C, groups: Groups, page: Sta
         registers!(LOAD, control, page, 8 9 10 11 12 13 14 15);
     }
     if groups.contains(Groups::RSP) {
-        registers!(LOAD, control, page, Field::Rsp, 4);
+        registers!(LOAD, control, page, 4);
     }
     if groups.difference(GENERAL).is_empty() {
         return;

@@ -9,7 +9,7 @@ use crate::vcpu::{BLOCKED_NMI, CR0_CD, CR0_NW, Vcpu, unblock};
 use crate::{vmcs, world};
 use cloister_abi::arch::x86_64::vcpu::{Event, ExitReason, PortAccess};
 use cloister_vcpu::limits::CR0_PG;
-use cloister_vcpu::{Control, Exit, Exits, event};
+use cloister_vcpu::{Control, Exit, Exits, Field, event};
 use x86::vmx::vmcs::{control, guest, ro};
 
 /// Reasons that mean one thing whatever else holds.
@@ -186,7 +186,7 @@ fn debug_exception(vcpu: &mut Vcpu, event: u64) {
 /// instruction, run again, does not exit any more. Bits that do not exist for a guest are as reserved ones.
 fn control_register(vcpu: &mut Vcpu) -> Exit {
     let qualification = vmcs::read(ro::EXIT_QUALIFICATION);
-    let value = vcpu.gpr(qualification >> 8);
+    let value = vcpu.get(Field::Gpr((qualification >> 8 & 15) as usize));
     // MOV to the register, by its number; half a register outside of 64-bit mode.
     let value = if vcpu.address_size() == 8 { value } else { value & 0xffff_ffff };
     let (shadow, mask, exists) = match qualification & 0x3f {

@@ -35,7 +35,7 @@ mod vmcs;
 pub mod world;
 
 pub use machine::Machine;
-pub use vcpu::{Setup, Vcpu};
+pub use vcpu::Vcpu;
 
 #[cfg(test)]
 mod tests;

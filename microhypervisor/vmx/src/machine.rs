@@ -4,8 +4,8 @@
 //! A control is *required* (no guest without it), *wanted* (set where it exists), or off. Everything that a processor with
 //! unrestricted guests has always had besides is required, so that there is one way of each thing.
 
+use cloister_vcpu::Limits;
 use cloister_vcpu::limits::{CR4_LA57, CR4_MCE};
-use cloister_vcpu::{Cpuid, Limits};
 use x86::msr::{
     IA32_VMX_BASIC, IA32_VMX_CR0_FIXED0, IA32_VMX_CR4_FIXED0, IA32_VMX_CR4_FIXED1, IA32_VMX_EPT_VPID_CAP,
     IA32_VMX_MISC, IA32_VMX_PROCBASED_CTLS2, IA32_VMX_TRUE_ENTRY_CTLS, IA32_VMX_TRUE_EXIT_CTLS,
@@ -60,6 +60,8 @@ pub struct Machine {
     pub limits: Limits,
     /// Revision that a VMXON region and a VMCS begin with.
     pub revision: u32,
+    /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
+    pub msr_map: u64,
     /// Pages of 1 GiB in guest spaces.
     pub huge_pages: bool,
     pub(crate) pin: u32,
@@ -87,17 +89,22 @@ fn word(capability: u64, required: u32, wanted: u32, lack: &'static str) -> Resu
 }
 
 impl Machine {
-    /// Reads the capability registers, which exist where CPUID says that VMX does.
+    /// Reads the capability registers, which exist where CPUID says that VMX does; `leaf` answers CPUID (subleaf 0), zeros for a leaf that does not
+    /// exist.
     ///
     /// # Errors
     /// What the processor lacks.
-    pub fn detect(cpuid: &Cpuid, msr: impl Fn(u32) -> u64) -> Result<Self, &'static str> {
+    pub fn detect(
+        leaf: impl Fn(u32) -> [u32; 4],
+        msr: impl Fn(u32) -> u64,
+        msr_map: u64,
+    ) -> Result<Self, &'static str> {
         let basic = msr(IA32_VMX_BASIC);
         // Bit 55: the registers of A.3 to A.5 exist that tell the truth; memory type write-back: bits 50..53 = 6.
         if basic >> 55 & 1 == 0 || basic >> 50 & 0xf != 6 {
             return Err("the processor's VMX is too old");
         }
-        let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (cpuid.leaf7, cpuid.extended1);
+        let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (leaf(7), leaf(0x8000_0001));
         let rdtscp = if extended_edx >> 27 & 1 != 0 || seven_ecx >> 22 & 1 != 0 { RDTSCP } else { 0 };
         let invpcid = if seven_ebx >> 10 & 1 != 0 { INVPCID } else { 0 };
         let required = SECONDARY_REQUIRED | rdtscp | invpcid;
@@ -107,10 +114,11 @@ impl Machine {
         }
         let [a, b, c, d, ..] = basic.to_le_bytes();
         let cr4_most = msr(IA32_VMX_CR4_FIXED1);
-        let timer = if TIMER_ERRATUM.contains(&cpuid.leaf1[0]) { 0 } else { TIMER };
+        let timer = if TIMER_ERRATUM.contains(&leaf(1)[0]) { 0 } else { TIMER };
         Ok(Self {
-            limits: Limits::from_cpuid(cpuid).without_cr4(CR4_LA57 | !cr4_most),
+            limits: Limits::from_cpuid(leaf).without_cr4(CR4_LA57 | !cr4_most),
             revision: u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff,
+            msr_map,
             huge_pages: ept >> 17 & 1 != 0,
             timer_shift: u32::from(msr(IA32_VMX_MISC).to_le_bytes()[0]) & 0x1f,
             pin: word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer, "VMX lacks virtual NMIs")?,
@@ -145,7 +153,7 @@ impl Machine {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Cpuid, Machine};
+    use super::Machine;
 
     /// A processor like Haswell, as far as it matters.
     fn haswell_msr(msr: u32) -> u64 {
@@ -165,17 +173,19 @@ pub(crate) mod tests {
         }
     }
 
-    const HASWELL: Cpuid = Cpuid {
-        leaf1: [0x0003_06c3, 0, 0x77fa_fbff, 0xbfeb_fbff],
-        leaf7: [0, 0x0000_27ab, 0, 0],
-        leaf_d: [7, 0x340, 0x340, 0],
-        extended1: [0, 0, 0x21, 0x2c10_0800],
-        extended8: [0x3027, 0, 0, 0],
-        extended_a: [0; 4],
-    };
+    fn haswell_leaf(leaf: u32) -> [u32; 4] {
+        match leaf {
+            1 => [0x0003_06c3, 0, 0x77fa_fbff, 0xbfeb_fbff],
+            7 => [0, 0x0000_27ab, 0, 0],
+            0xd => [7, 0x340, 0x340, 0],
+            0x8000_0001 => [0, 0, 0x21, 0x2c10_0800],
+            0x8000_0008 => [0x3027, 0, 0, 0],
+            _ => [0; 4],
+        }
+    }
 
     pub(crate) fn haswell() -> Machine {
-        Machine::detect(&HASWELL, haswell_msr).unwrap()
+        Machine::detect(haswell_leaf, haswell_msr, 0x4000).unwrap()
     }
 
     #[test]
@@ -191,9 +201,16 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_timer_with_an_erratum_is_not_used() {
+        let old = |leaf| if leaf == 1 { [0x3_06a8, 0, 0x77fa_fbff, 0xbfeb_fbff] } else { haswell_leaf(leaf) };
+        assert!(!Machine::detect(old, haswell_msr, 0).unwrap().has_timer());
+    }
+
+    #[test]
     fn what_is_lacking_is_told() {
         let without = |number: u32, bit: u32| {
-            Machine::detect(&HASWELL, |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 }))
+            let less = |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 });
+            Machine::detect(haswell_leaf, less, 0x4000)
         };
         for (number, bit) in [
             (0x480, 55),

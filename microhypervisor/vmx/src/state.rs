@@ -33,7 +33,7 @@ impl Vcpu {
     fn place(&mut self, field: Field) -> Place<'_> {
         let [star, lstar, cstar, sfmask, kernel_gs_base] = &mut self.own.msrs;
         let code = match field {
-            Field::Rsp => guest::RSP,
+            Field::Gpr(4) => guest::RSP,
             Field::Rip => guest::RIP,
             Field::Rflags => guest::RFLAGS,
             Field::Cr0 => guest::CR0,
@@ -46,7 +46,6 @@ impl Vcpu {
             Field::SysenterEsp => guest::IA32_SYSENTER_ESP,
             Field::SysenterEip => guest::IA32_SYSENTER_EIP,
             Field::TscOffset => control::TSC_OFFSET_FULL,
-            Field::Rax => return Place::Beside(&mut self.registers.gpr[0]),
             Field::Cr2 => return Place::Beside(&mut self.own.cr2),
             Field::Cr8 => return Place::Beside(&mut self.own.cr8),
             Field::Dr6 => return Place::Beside(&mut self.own.dr6),

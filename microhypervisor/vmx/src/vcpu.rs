@@ -20,21 +20,12 @@ use cloister_vcpu::{Control, Field, Registers, debug, event};
 use core::ptr::NonNull;
 use x86::vmx::vmcs::{control, guest, host as host_fields};
 
-/// What all VCPUs of the machine share.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
-    pub msr_map: u64,
-    /// What the machine can do.
-    pub machine: Machine,
-}
-
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
     pub(crate) registers: Registers,
-    setup: &'static Setup,
-    physical: u64,
+    machine: &'static Machine,
+    pub(crate) physical: u64,
     ept_pointer: u64,
     tag: u32,
     /// Primary controls.
@@ -106,18 +97,18 @@ impl Vcpu {
     ///
     /// # Safety
     /// `region` must point to a zeroed page at physical address `physical` that belongs to this VCPU alone until it was
-    /// forgotten. `root` must be the physical address of an EPT, and `setup` have that of a map, that outlive it. `tag` (VPID) is not 0.
+    /// forgotten. `root` must be the physical address of an EPT, and `machine` have that of a map, that outlive it. `tag` (VPID) is not 0.
     #[must_use]
-    pub unsafe fn new(region: NonNull<u32>, physical: u64, root: u64, tag: u32, setup: &'static Setup) -> Self {
+    pub unsafe fn new(region: NonNull<u32>, physical: u64, root: u64, tag: u32, machine: &'static Machine) -> Self {
         // SAFETY: the caller gives the page to this VCPU.
-        unsafe { region.write(setup.machine.revision) };
+        unsafe { region.write(machine.revision) };
         Self {
-            registers: Registers::new(setup.machine.limits),
-            setup,
+            registers: Registers::new(machine.limits),
+            machine,
             physical,
             ept_pointer: root | EPT_ATTRIBUTES,
             tag,
-            primary: setup.machine.primary,
+            primary: machine.primary,
             own: Own::default(),
         }
     }
@@ -138,14 +129,9 @@ impl Vcpu {
         }
     }
 
-    /// The VCPU goes: makes the core forget it.
-    pub fn forget(&self, host: &mut Host) {
-        host.forget(self.physical);
-    }
-
     /// Fills the VMCS: controls, the host's state, the guest's after RESET. An exit goes to the world switch.
     pub(crate) fn prepare(&mut self, host: &Host) {
-        let machine = self.setup.machine;
+        let machine = self.machine;
         for code in ZERO {
             vmcs::write(code, 0);
         }
@@ -158,7 +144,7 @@ impl Vcpu {
             (control::EXCEPTION_BITMAP, GUARD_EXCEPTIONS.into()),
             (control::VPID, if machine.is_tagged() { self.tag.into() } else { 0 }),
             (control::EPTP_FULL, self.ept_pointer),
-            (control::MSR_BITMAPS_ADDR_FULL, self.setup.msr_map),
+            (control::MSR_BITMAPS_ADDR_FULL, machine.msr_map),
             // Where there are no enclaves there is no such field, and the write fails without effect.
             (control::ENCLS_EXITING_BITMAP_FULL, u64::MAX),
             (control::CR0_GUEST_HOST_MASK, self.cr0_mask()),
@@ -173,24 +159,20 @@ impl Vcpu {
         self.reset();
     }
 
-    pub(crate) const fn machine(&self) -> &'static Machine {
-        &self.setup.machine
+    /// What the machine can do.
+    #[must_use]
+    pub const fn machine(&self) -> &'static Machine {
+        self.machine
     }
 
     /// Bits of CR0 that the host owns.
     pub(crate) const fn cr0_mask(&self) -> u64 {
-        self.setup.machine.cr0_ones | CR0_CD | CR0_NW
+        self.machine.cr0_ones | CR0_CD | CR0_NW
     }
 
     /// Bits of CR4 that the host owns: all that no guest may have, and MCE.
     pub(crate) const fn cr4_mask(&self) -> u64 {
-        !self.setup.machine.limits.cr4() | CR4_MCE
-    }
-
-    /// Whether [`Self::enter`] can end the guest at a time.
-    #[must_use]
-    pub const fn has_timer(&self) -> bool {
-        self.setup.machine.has_timer()
+        !self.machine.limits.cr4() | CR4_MCE
     }
 
     /// Runs the guest until something happens, or so many ticks of the time-stamp counter passed, where there is a timer.
@@ -209,16 +191,16 @@ impl Vcpu {
     /// What the next entry needs beside the VMCS.
     #[inline(always)]
     fn give(&mut self, host: &Host, ticks: u64) {
-        if self.has_timer() {
+        if self.machine.has_timer() {
             // One more than rounded down, so that it is never early.
-            let count = (ticks >> self.setup.machine.timer_shift).saturating_add(1);
+            let count = (ticks >> self.machine.timer_shift).saturating_add(1);
             vmcs::write(guest::VMX_PREEMPTION_TIMER_VALUE, count.min(u64::from(u32::MAX)));
         }
         if self.own.event & Event::VALID != 0 {
             self.inject();
         }
         if core::mem::take(&mut self.own.flush) {
-            world::forget_translations(self.setup.machine.flush, self.ept_pointer);
+            world::forget_translations(self.machine.flush, self.ept_pointer);
         }
         let root = read_register!("cr3");
         if self.own.host_cr3 != root {
@@ -282,14 +264,6 @@ impl Vcpu {
     pub(crate) fn set_primary(&mut self, bits: u32, on: bool) {
         self.primary = if on { self.primary | bits } else { self.primary & !bits };
         vmcs::write(control::PRIMARY_PROCBASED_EXEC_CONTROLS, u64::from(self.primary));
-    }
-
-    /// A general-purpose register by its encoding.
-    pub(crate) fn gpr(&mut self, index: u64) -> u64 {
-        match index & 15 {
-            4 => vmcs::read(guest::RSP),
-            other => *self.registers.place(Field::Gpr(usize::from(other.to_le_bytes()[0]))),
-        }
     }
 }
 

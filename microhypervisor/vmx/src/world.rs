@@ -9,6 +9,7 @@
 //! needs the port bitmap behind it ([`Host::is_task_cut`]).
 
 use crate::machine::Machine;
+use crate::vcpu::Vcpu;
 use crate::vmcs::Code;
 use cloister_vcpu::general_registers;
 use core::arch::{asm, global_asm};
@@ -186,10 +187,10 @@ impl Host {
         true
     }
 
-    /// Forgets a VMCS whose memory goes.
-    pub(crate) fn forget(&mut self, physical: u64) {
-        if self.current == physical {
-            clear(physical);
+    /// Forgets a VCPU whose memory goes.
+    pub fn forget(&mut self, vcpu: &Vcpu) {
+        if self.current == vcpu.physical {
+            clear(self.current);
             self.current = NONE;
         }
     }

@@ -2,10 +2,10 @@
 //! Tests of exit codes, by the tables of AMD APM vol. 2, appendix C.
 
 use crate::machine::Machine;
-use crate::machine::tests::EPYC;
+use crate::machine::tests::epyc;
 use crate::tests::{Fixture, fixture, of};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
-use cloister_vcpu::{Control, Cpuid, Exit, Exits};
+use cloister_vcpu::{Control, Exit, Exits};
 use proptest::prelude::*;
 
 fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
@@ -134,7 +134,7 @@ fn address_size_follows_the_code_segment() {
 
 #[test]
 fn decode_assists_and_next_rip_are_used() {
-    let mut fixture = of(Machine::from_cpuid(&Cpuid { extended_a: [1, 16, 0, 0x89], ..EPYC }).unwrap());
+    let mut fixture = of(Machine { next_rip: true, decode_assists: true, ..epyc() });
     let control = &mut fixture.block().control;
     (control.exit_code, control.exit_info1, control.exit_info2) = (0x7b, 0x0001_1014, 0x1003);
     fixture.block().save.rip = 0x1000;

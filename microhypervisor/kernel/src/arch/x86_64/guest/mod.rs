@@ -17,7 +17,7 @@ use crate::memory::{POOL, physical};
 use crate::object::Vcpu;
 use crate::percore::Core;
 use cloister_abi::hip::features;
-use cloister_vcpu::{Cpuid, Exits};
+use cloister_vcpu::Exits;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
@@ -77,8 +77,8 @@ impl PerCore {
 /// What was found, and what all guests share.
 #[derive(Clone, Copy)]
 enum Kind {
-    Svm(cloister_svm::Setup),
-    Vmx(cloister_vmx::Setup),
+    Svm(cloister_svm::Machine),
+    Vmx(cloister_vmx::Machine),
 }
 
 static KIND: Once<Kind> = Once::new();
@@ -101,7 +101,7 @@ pub(crate) fn uses_ept() -> bool {
 
 /// Whether guest spaces can have pages of 1 GiB, where host spaces can.
 pub(crate) fn has_huge_pages() -> bool {
-    !matches!(KIND.get(), Some(Kind::Vmx(setup)) if !setup.machine.huge_pages)
+    !matches!(KIND.get(), Some(Kind::Vmx(machine)) if !machine.huge_pages)
 }
 
 fn leaf(number: u32) -> [u32; 4] {
@@ -115,18 +115,10 @@ fn leaf(number: u32) -> [u32; 4] {
 /// # Errors
 /// Why guests cannot run here.
 pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
-    let cpuid = Cpuid {
-        leaf1: leaf(1),
-        leaf7: leaf(7),
-        leaf_d: leaf(0xd),
-        extended1: leaf(0x8000_0001),
-        extended8: leaf(0x8000_0008),
-        extended_a: leaf(0x8000_000a),
-    };
-    let (kind, found, tags) = if cpuid.leaf1[2] & VMX != 0 {
-        (Kind::Vmx(vmx::init(&cpuid)?), features::VMX, 64)
+    let (kind, found, tags) = if leaf(1)[2] & VMX != 0 {
+        (Kind::Vmx(vmx::init()?), features::VMX, 64)
     } else {
-        (Kind::Svm(svm::init(&cpuid)?), features::SVM, cpuid.extended_a[1].clamp(2, 64))
+        (Kind::Svm(svm::init()?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
     };
     kind.switch_on(core)?;
     *TAGS.lock() = 0b11 | !(u64::MAX >> (64 - tags));
@@ -146,7 +138,7 @@ impl Kind {
     fn switch_on(&self, core: &Core) -> Result<(), &'static str> {
         match self {
             Self::Svm(_) => svm::init_core(core),
-            Self::Vmx(setup) => vmx::init_core(core, &setup.machine),
+            Self::Vmx(machine) => vmx::init_core(core, machine),
         }
     }
 }
@@ -191,12 +183,12 @@ impl Drop for Tag {
 pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
     match KIND.get() {
         // SAFETY: the caller vouches for the block.
-        Some(Kind::Svm(setup)) => {
-            Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), physical(block), root, tag.0, setup) })
+        Some(Kind::Svm(machine)) => {
+            Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), physical(block), root, tag.0, machine) })
         }
         // SAFETY: as above.
-        Some(Kind::Vmx(setup)) => {
-            Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), physical(block), root, tag.0, setup) })
+        Some(Kind::Vmx(machine)) => {
+            Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), physical(block), root, tag.0, machine) })
         }
         // Callers look at `is_supported` first.
         None => unreachable!("a VCPU without guests"),

@@ -4,28 +4,24 @@
 use super::Machine;
 use crate::memory::{self, physical};
 use crate::percore::Core;
+use cloister_svm::Vcpu;
 use cloister_svm::permission::{IO_MAP, fill_msr_map};
 use cloister_svm::world::Host;
-use cloister_svm::{Setup, Vcpu};
-use cloister_vcpu::Cpuid;
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
 const VM_CR: u32 = 0xc001_0114;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
 /// Looks for SVM and makes the maps.
-pub(super) fn init(cpuid: &Cpuid) -> Result<Setup, &'static str> {
-    let machine = cloister_svm::Machine::from_cpuid(cpuid);
+pub(super) fn init() -> Result<cloister_svm::Machine, &'static str> {
+    let machine = cloister_svm::Machine::from_cpuid(super::leaf);
     let machine = machine.ok_or("the processor has neither SVM with nested paging nor VMX")?;
     // SAFETY: the register exists where SVM does.
     if unsafe { rdmsr(VM_CR) } >> 4 & 1 != 0 {
         return Err("SVM is disabled by the firmware");
     }
-    Ok(Setup {
-        io_map: super::map(|map: &mut [u8; IO_MAP]| map.fill(0xff))?,
-        msr_map: super::map(fill_msr_map)?,
-        machine,
-    })
+    let io_map = super::map(|map: &mut [u8; IO_MAP]| map.fill(0xff))?;
+    Ok(cloister_svm::Machine { io_map, msr_map: super::map(fill_msr_map)?, ..machine })
 }
 
 /// Switches SVM on.

@@ -5,17 +5,16 @@ use super::Machine;
 use crate::arch::cpu::ticks;
 use crate::memory::{self, physical};
 use crate::percore::Core;
-use cloister_vcpu::Cpuid;
+use cloister_vmx::Vcpu;
 use cloister_vmx::permission::fill_msr_map;
 use cloister_vmx::world::Host;
-use cloister_vmx::{Setup, Vcpu};
 use x86::msr::rdmsr;
 
 /// Reads what VMX can do here, and makes the map.
-pub(super) fn init(cpuid: &Cpuid) -> Result<Setup, &'static str> {
+pub(super) fn init() -> Result<cloister_vmx::Machine, &'static str> {
     // SAFETY: the capability registers exist where VMX does, and those of later processors are read where an earlier one says so.
-    let machine = cloister_vmx::Machine::detect(cpuid, |msr| unsafe { rdmsr(msr) })?;
-    Ok(Setup { msr_map: super::map(fill_msr_map)?, machine })
+    let read = |msr| unsafe { rdmsr(msr) };
+    cloister_vmx::Machine::detect(super::leaf, read, super::map(fill_msr_map)?)
 }
 
 /// Switches VMX on.
@@ -50,7 +49,7 @@ impl Machine for Vcpu {
 
     #[inline]
     fn has_timer(&self) -> bool {
-        Self::has_timer(self)
+        self.machine().has_timer()
     }
 
     #[inline]
@@ -64,7 +63,7 @@ impl Machine for Vcpu {
 
     fn retire(&mut self, core: &Core) {
         if let Some(host) = host(core) {
-            self.forget(host);
+            host.forget(self);
         }
     }
 }
