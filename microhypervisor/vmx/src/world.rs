@@ -103,7 +103,7 @@ impl Host {
     pub unsafe fn new(
         region: NonNull<u32>,
         physical: u64,
-        tpr: NonNull<AtomicU8>,
+        tpr: NonNull<[AtomicU8; 4096]>,
         tpr_physical: u64,
         task_base: u64,
         machine: &Machine,
@@ -117,8 +117,8 @@ impl Host {
         // SAFETY: VMX is allowed and not on yet, the region has the revision.
         unsafe { vmxon(physical) }.map_err(|_| "the processor refuses VMXON")?;
         // SAFETY: the caller gives the page; between the processor's accesses it is plain memory.
-        let tpr = unsafe { tpr.add(TPR).as_ref() };
-        Ok(Self::of_core(tpr, tpr_physical, task_base))
+        let page = unsafe { tpr.as_ref() };
+        Ok(Self::of_core(&page[TPR], tpr_physical, task_base))
     }
 
     /// What the core's registers say.

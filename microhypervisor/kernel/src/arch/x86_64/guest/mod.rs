@@ -181,15 +181,12 @@ impl Drop for Tag {
 /// # Safety
 /// The block is a zeroed frame of its own, `root` the root of a guest space, and both stay while the VCPU does.
 pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
+    let address = physical(block);
     match KIND.get() {
         // SAFETY: the caller vouches for the block.
-        Some(Kind::Svm(machine)) => {
-            Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), physical(block), root, tag.0, machine) })
-        }
+        Some(Kind::Svm(svm)) => Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), address, root, tag.0, svm) }),
         // SAFETY: as above.
-        Some(Kind::Vmx(machine)) => {
-            Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), physical(block), root, tag.0, machine) })
-        }
+        Some(Kind::Vmx(vmx)) => Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), address, root, tag.0, vmx) }),
         // Callers look at `is_supported` first.
         None => unreachable!("a VCPU without guests"),
     }
