@@ -35,7 +35,7 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
 fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     power::init(info.command_line());
     speculation::init(info.command_line());
-    cpu::init()?;
+    cpu::init(info.command_line())?;
     acpi::init(info.rsdp);
     let root = image::root_task(info.image)?;
     let start_up = info.low_page();
