@@ -72,6 +72,8 @@ struct State {
     record: u64,
     /// How often the unit interrupted.
     interrupted: u32,
+    /// Devices that look at an address at all times.
+    nosy: Vec<(u16, u64)>,
     memory: Vec<(u64, Layout)>,
 }
 
@@ -112,6 +114,7 @@ impl Machine {
             interrupts: BTreeMap::new(),
             record: 0,
             interrupted: 0,
+            nosy: Vec::new(),
             memory: Vec::new(),
         };
         let this = Self(Rc::new(RefCell::new(state)));
@@ -160,6 +163,16 @@ impl Machine {
     pub(super) fn give_back(&self, mut freed: Freed) {
         // SAFETY: the driver was told to flush.
         unsafe { freed.give_back(self) };
+    }
+
+    /// Lets a device look at an address whenever the unit has done what it was told: it may cache that at any moment.
+    pub(super) fn make_nosy(&self, device: Requester, address: u64) {
+        self.0.borrow_mut().nosy.push((device.0, address));
+    }
+
+    /// Domains of which the unit has translations.
+    pub(super) fn cached_domains(&self) -> Vec<u16> {
+        self.0.borrow().pages.keys().map(|(domain, _)| *domain).collect()
     }
 
     /// How often the unit interrupted since the last time.
@@ -295,7 +308,12 @@ impl State {
     fn amd_command(&mut self, command: [u64; 2]) {
         let device = u16::try_from(command[0] & 0xffff).expect("16 bits");
         match command[0] >> 60 {
-            1 => store(command[0] & 0x000f_ffff_ffff_fff8, command[1]),
+            1 => {
+                store(command[0] & 0x000f_ffff_ffff_fff8, command[1]);
+                for (device, address) in self.nosy.clone() {
+                    self.amd_access(device, address, false);
+                }
+            }
             2 => drop(self.entries.remove(&device)),
             3 => {
                 let domain = u16::try_from(command[0] >> 32 & 0xffff).expect("16 bits");
@@ -479,6 +497,9 @@ impl State {
                 let value = u32::try_from(descriptor[0] >> 32).expect("32 bits");
                 // SAFETY: the driver's memory.
                 unsafe { pointer(descriptor[1]).cast::<u32>().write_volatile(value) };
+                for (device, address) in self.nosy.clone() {
+                    self.intel_access(device, address, false);
+                }
             }
             other => panic!("descriptor {other}"),
         }

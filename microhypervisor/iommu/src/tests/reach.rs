@@ -6,6 +6,7 @@ use super::{Bench, Space};
 use crate::Requester;
 use crate::firmware::Reserved;
 use cloister_abi::status::Status;
+use core::sync::atomic::Ordering;
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
 
 const DEVICE: Requester = Requester(0x0108);
@@ -156,6 +157,7 @@ proptest! {
         let mut bench = Bench::new(VARIANTS[variant]);
         let spaces: Vec<Space> = (0..3).map(|_| bench.space()).collect();
         let devices = [8u16, 9, 0x0108, 0xff10].map(Requester);
+        devices.iter().for_each(|device| bench.machine.make_nosy(*device, address(0)));
         let mut homes = [None; 4];
         let mut mapped = [[None; 4]; 3];
         for step in steps {
@@ -187,6 +189,9 @@ proptest! {
                 }
                 Step::Access(device, page) => drop(bench.machine.access(devices[device], address(page), false)),
             }
+            // A number that the next space gets must not bring translations of the last one.
+            let used = |domain| spaces.iter().any(|space| space.domain.load(Ordering::Relaxed) == domain);
+            assert!(bench.machine.cached_domains().into_iter().all(used), "{step:?}");
             for (device, home) in devices.into_iter().zip(homes) {
                 for page in 0..4 {
                     let there = home.and_then(|home| mapped[home][usize::try_from(page).expect("small")]);
