@@ -120,10 +120,12 @@ pub(crate) fn reap(core: &Core) {
             }
             Fate::Alive => continue,
         }
-        // SAFETY: nobody refers to it, and grace is over.
-        if let View::Space(space) = dead.view()
-            && unsafe { space.take_apart(&mut work) }
-        {
+        let more = match dead.view() {
+            // SAFETY: nobody refers to it, and grace is over.
+            View::Space(space) => unsafe { space.take_apart(&mut work) },
+            _ => false,
+        };
+        if more {
             core.graveyard.leave(core, dead);
             continue;
         }
