@@ -3,6 +3,9 @@
 //!
 //! Physical interrupts end the guest, are let in, and the guest goes on, unless there is other work: then the thread is switched like
 //! any other and comes back here when it has the processor again ([`Resume::Guest`]). The guest's time is the thread's.
+//!
+//! A run that ends at its first exit is one handler, which needs no reference to the VCPU. One is taken before anything that other
+//! cores could take for the handler's end: interrupts are let in, or the thread is switched ([`Vcpu::hold`]).
 
 use crate::arch::guest::{self as machine, Machine, with_machine};
 use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
@@ -29,7 +32,6 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
         frame.rax = Status::Busy as u64;
         return;
     }
-    vcpu.header().acquire();
     vcpu.runner.set(Some(ec.into()));
     ec.vcpu.set(Some(vcpu.into()));
     ec.resume.set(Resume::Guest);
@@ -39,11 +41,11 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
 #[inline(always)]
 fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     cpu.activate(core);
-    let taken = cpu.take(machine::state_page(vcpu.page));
-    if taken.fpu {
+    let (fpu, refused) = cpu.take(vcpu.page);
+    if fpu {
         load_fpu(core, vcpu);
     }
-    if taken.refused {
+    if refused {
         end(core, ec, vcpu, cpu, ExitReason::InvalidState);
     } else {
         go_on::<TRACED, M>(core, ec, vcpu, cpu);
@@ -56,7 +58,7 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
         ec.resume.set(Resume::User);
         return;
     };
-    // SAFETY: the run holds a reference, taken in `enter`.
+    // SAFETY: the run holds a reference, taken when it was interrupted.
     let vcpu = unsafe { vcpu.as_ref() };
     with_machine!(vcpu, cpu => resume::<TRACED, _>(core, ec, vcpu, cpu));
 }
@@ -76,22 +78,9 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
         return;
     }
     cpu.activate(core);
-    let aux = vcpu.tsc_aux();
-    if aux != 0 {
-        crate::arch::cpu::set_tsc_aux(aux);
-    }
-    run_alive::<TRACED, M>(core, ec, vcpu, cpu);
-    // Others can read it too, so it is nobody's while they run.
-    if aux != 0 {
-        crate::arch::cpu::set_tsc_aux(0);
-    }
-}
-
-/// [`run`], of a VCPU that can.
-#[inline(always)]
-fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     loop {
         if core.is_pending() {
+            vcpu.hold();
             core.request(crate::percore::RESUME);
             return;
         }
@@ -104,12 +93,14 @@ fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, 
             return end(core, ec, vcpu, cpu, ExitReason::Deadline);
         }
         sched::arm(core, now, if cpu.has_timer() { 0 } else { deadline });
+        // When the guest must be left at the latest.
+        let until = if deadline == 0 { core.armed.get() } else { core.armed.get().min(deadline) };
         vcpu.take_fpu();
         if TRACED {
             trace::guest_enter(vcpu, ec);
         }
         speculation::enter_guest();
-        machine::enter(core, vcpu, cpu, until(core, deadline), ec.utcb_address);
+        machine::enter(core, vcpu, cpu, until, ec.utcb_address);
         speculation::leave_guest();
         let exit = cpu.classify();
         if TRACED {
@@ -117,29 +108,25 @@ fn run_alive<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, 
         }
         match exit {
             Exit::Monitor(reason) => return finish(core, ec, vcpu, cpu, reason),
-            Exit::Interrupt | Exit::Resume => power::take_interrupts(),
+            Exit::Interrupt | Exit::Resume => {
+                vcpu.hold();
+                power::take_interrupts();
+            }
             Exit::MachineCheck => machine_check::raised("in a guest", 0),
         }
     }
 }
 
-/// When the guest must be left at the latest.
-#[inline]
-fn until(core: &Core, deadline: u64) -> u64 {
-    let alarm = core.armed.get();
-    if deadline == 0 { alarm } else { alarm.min(deadline) }
-}
-
 /// Ends a run for a reason that is not the guest's.
 #[cold]
-fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
+fn end(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut impl Machine, reason: ExitReason) {
     finish(core, ec, vcpu, cpu, reason);
 }
 
 /// Tells the monitor why the guest exited, and lets its thread go on.
 #[inline(always)]
-fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &impl Machine, reason: ExitReason) {
-    if cpu.report(machine::state_page(vcpu.page), reason) {
+fn finish(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut impl Machine, reason: ExitReason) {
+    if cpu.report(vcpu.page, reason) {
         store_fpu(core, vcpu);
     }
     leave(ec, vcpu);
@@ -153,7 +140,9 @@ pub(crate) fn leave(ec: &Ec, vcpu: &Vcpu) {
     ec.vcpu.set(None);
     ec.resume.set(Resume::User);
     vcpu.runner.set(None);
-    vcpu.header().release();
+    if vcpu.held.take() {
+        vcpu.header().release();
+    }
 }
 
 /// Takes the monitor's floating-point image.
@@ -161,7 +150,7 @@ fn load_fpu(core: &Core, vcpu: &Vcpu) {
     core.forget_fpu(FpuOwner::vcpu(vcpu));
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
-    image::take(machine::state_page(vcpu.page), area, fpu::mask(), 0xffff);
+    image::take(vcpu.page, area, fpu::mask(), 0xffff);
     fpu::adopt(vcpu.fpu);
 }
 
@@ -174,7 +163,7 @@ fn store_fpu(core: &Core, vcpu: &Vcpu) {
     }
     // SAFETY: as `load_fpu`.
     let area = unsafe { vcpu.fpu.cast::<image::Image>().as_ref() };
-    image::give(machine::state_page(vcpu.page), area);
+    image::give(vcpu.page, area);
 }
 
 /// `VcpuSync`.
@@ -189,7 +178,7 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
     }
     with_machine!(vcpu, cpu => {
         cpu.activate(core);
-        cpu.sync(machine::state_page(vcpu.page), groups);
+        cpu.sync(vcpu.page, groups);
     });
     if groups.contains(Groups::FPU) {
         store_fpu(core, vcpu);
@@ -212,7 +201,7 @@ pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u
 /// The EC that runs a VCPU goes.
 pub(crate) fn abandon(ec: &Ec) {
     if let Some(vcpu) = ec.vcpu.get() {
-        // SAFETY: the run holds a reference, taken in `enter`.
+        // SAFETY: the run holds a reference, as its thread has been switched.
         leave(ec, unsafe { vcpu.as_ref() });
     }
     debug_assert!(ec.state.get() == State::Stopped);

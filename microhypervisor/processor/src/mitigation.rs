@@ -5,10 +5,13 @@
 //! [`Verdict`] per weakness for the log. A weakness that the kernel does nothing about is *open* and said to be so: nobody is
 //! to think that a processor is safe because the log is silent. docs/design/speculation.md has the reasons.
 //!
+//! What is to be done where follows from the actions by one table ([`steps`]), which the kernel carries out.
+//!
 //! Sources: Intel, "CPUID Enumeration and Architectural MSRs" and the guidance per weakness; AMD, "Software techniques for managing
 //! speculation" and APM vol. 2, 3.2.9 and 7.6.4.
 
 use bitflags::bitflags;
+use core::fmt;
 
 /// Who made the processor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,15 +26,22 @@ pub enum Vendor {
 }
 
 impl Vendor {
-    /// By the registers EBX, EDX, ECX of leaf 0.
-    #[must_use]
-    pub fn of(ebx: u32, edx: u32, ecx: u32) -> Self {
+    /// Reads it, by the name in EBX, EDX, ECX of leaf 0. `cpuid` as for [`Facts::read`].
+    pub fn read(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> Self {
+        let [_, ebx, ecx, edx] = cpuid(0, 0);
         match [ebx, edx, ecx].map(u32::to_le_bytes).as_flattened() {
             b"GenuineIntel" => Self::Intel,
             b"AuthenticAMD" | b"HygonGenuine" => Self::Amd,
             _ => Self::Other,
         }
     }
+}
+
+/// Whether it is an emulator that executes one instruction after the other, as QEMU without acceleration says of itself. `cpuid` as for
+/// [`Facts::read`].
+pub fn is_emulated(cpuid: impl Fn(u32, u32) -> [u32; 4]) -> bool {
+    let [_, name @ ..] = if cpuid(1, 0)[2] >> 31 != 0 { cpuid(0x4000_0000, 0) } else { [0; 4] };
+    name.map(u32::to_le_bytes).as_flattened() == b"TCGTCGTCGTCG"
 }
 
 /// The numbers of a processor; zero where it has none.
@@ -64,6 +74,29 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Reads the numbers. `cpuid` answers EAX to EDX of a leaf and subleaf, zeros where the processor has none of that number; `capabilities` reads
+    /// `IA32_ARCH_CAPABILITIES`, and is asked only where there is that register.
+    pub fn read(cpuid: impl Fn(u32, u32) -> [u32; 4], capabilities: impl FnOnce() -> u64) -> Self {
+        let (family, model) = Self::family_model(cpuid(1, 0)[0]);
+        let [subleaves, leaf7_ebx, _, leaf7_edx] = cpuid(7, 0);
+        let [extended21_eax, _, extended21_ecx, _] = cpuid(0x8000_0021, 0);
+        Self {
+            vendor: Vendor::read(&cpuid),
+            family,
+            model,
+            leaf7_edx,
+            leaf7_ebx,
+            leaf7_2_edx: if subleaves >= 2 { cpuid(7, 2)[3] } else { 0 },
+            extended8_ebx: cpuid(0x8000_0008, 0)[1],
+            extended21_eax,
+            extended21_ecx,
+            capabilities: if leaf7_edx >> 29 & 1 != 0 { capabilities() } else { 0 },
+            // Several logical processors, of which some are in the same core.
+            threads: cpuid(1, 0)[3] >> 28 & 1 != 0 && cpuid(0xb, 0)[1] & 0xffff > 1,
+            emulated: is_emulated(cpuid),
+        }
+    }
+
     /// Family and model of the signature (CPUID 1 EAX).
     #[must_use]
     pub const fn family_model(signature: u32) -> (u32, u32) {
@@ -154,19 +187,93 @@ pub enum Verdict {
     Open(&'static str),
 }
 
-/// Names of the weaknesses, in the order of [`Plan::verdicts`].
-pub const NAMES: [&str; 11] = [
-    "meltdown",
-    "swapgs",
-    "spectre-v2",
-    "spectre-v2-user",
-    "spectre-v2-guest",
-    "bhi",
-    "retbleed",
-    "srso",
-    "mds",
-    "l1tf",
-    "ssb",
+/// Registers that are written, and their bits.
+const SPEC_CTRL: u32 = 0x48;
+const PRED_CMD: u32 = 0x49;
+const FLUSH_CMD: u32 = 0x10b;
+const IBRS: u32 = 1 << 0;
+
+/// Where the kernel has something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// A core starts.
+    Start,
+    /// The kernel is entered from a component.
+    Entry,
+    /// It is left to one.
+    Exit,
+    /// Another address space is loaded.
+    Switch,
+    /// A guest is entered.
+    EnterGuest,
+    /// A guest has exited.
+    LeaveGuest,
+    /// The monitor of a guest that ran goes on.
+    Monitor,
+}
+
+/// What it does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Writes a model-specific register.
+    Write(u32, u32),
+    /// Sets EFER.AutomaticIBRS.
+    AutomaticIbrs,
+    /// Fills the return stack with 32 harmless entries.
+    FillReturnStack,
+    /// VERW.
+    Overwrite,
+}
+
+/// What is done at a point, in this order.
+pub fn steps(actions: Actions, point: Point) -> impl Iterator<Item = Step> {
+    let [user, kernel] = spec_ctrl(actions);
+    let wanted = move |at: Point, action: Actions| at == point && actions.intersects(action);
+    let set = Actions::IBRS | Actions::STIBP | Actions::SSBD | Actions::BHI_DIS | Actions::ENTRY_IBRS;
+    // A flush of the first-level cache overwrites the same buffers.
+    let overwrites = if actions.contains(Actions::GUEST_L1D) { Actions::empty() } else { Actions::VERW };
+    [
+        (Point::Start, set, Step::Write(SPEC_CTRL, kernel)),
+        (Point::Start, Actions::AUTO_IBRS, Step::AutomaticIbrs),
+        (Point::Entry, Actions::ENTRY_IBPB, Step::Write(PRED_CMD, 1)),
+        (Point::Entry, Actions::ENTRY_IBRS, Step::Write(SPEC_CTRL, kernel)),
+        (Point::Exit, Actions::ENTRY_IBRS, Step::Write(SPEC_CTRL, user)),
+        (Point::Exit, Actions::VERW, Step::Overwrite),
+        (Point::Switch, Actions::SWITCH_IBPB, Step::Write(PRED_CMD, 1)),
+        (Point::Switch, Actions::SWITCH_RSB, Step::FillReturnStack),
+        (Point::EnterGuest, Actions::GUEST_L1D, Step::Write(FLUSH_CMD, 1)),
+        (Point::EnterGuest, overwrites, Step::Overwrite),
+        (Point::LeaveGuest, Actions::GUEST_RSB, Step::FillReturnStack),
+        (Point::Monitor, Actions::GUEST_IBPB, Step::Write(PRED_CMD, 1)),
+    ]
+    .into_iter()
+    .filter_map(move |(at, action, step)| wanted(at, action).then_some(step))
+}
+
+/// SPEC_CTRL in components, and in the kernel.
+#[must_use]
+pub fn spec_ctrl(actions: Actions) -> [u32; 2] {
+    let bits = [(Actions::IBRS, IBRS), (Actions::STIBP, 1 << 1), (Actions::SSBD, 1 << 2), (Actions::BHI_DIS, 1 << 10)];
+    let user = bits.into_iter().filter(|(action, _)| actions.contains(*action)).fold(0, |all, (_, bit)| all | bit);
+    [user, if actions.contains(Actions::ENTRY_IBRS) { user | IBRS } else { user }]
+}
+
+/// A weakness: its name, and what is decided about it.
+type Weakness = (&'static str, fn(&mut Decision) -> Verdict);
+
+/// All of them. Later ones look at what was decided before.
+const WEAKNESSES: [Weakness; 11] = [
+    ("meltdown", Decision::meltdown),
+    ("swapgs", |_| Verdict::On("LFENCE")),
+    ("spectre-v2", Decision::spectre_v2),
+    ("spectre-v2-user", Decision::between_components),
+    ("spectre-v2-guest", Decision::guests),
+    ("bhi", Decision::branch_history),
+    ("retbleed", Decision::retbleed),
+    ("srso", Decision::srso),
+    ("mds", Decision::buffers),
+    ("l1tf", Decision::l1tf),
+    ("ssb", Decision::store_bypass),
 ];
 
 /// The decision.
@@ -174,15 +281,38 @@ pub const NAMES: [&str; 11] = [
 pub struct Plan {
     /// What to do.
     pub actions: Actions,
-    /// One verdict for each of [`NAMES`].
-    pub verdicts: [Verdict; NAMES.len()],
+    verdicts: [Verdict; WEAKNESSES.len()],
 }
 
 impl Plan {
-    /// The verdict on a weakness.
-    #[must_use]
-    pub fn verdict(&self, name: &str) -> Option<Verdict> {
-        NAMES.iter().position(|known| *known == name).and_then(|index| self.verdicts.get(index)).copied()
+    /// The weaknesses, and what is decided about each.
+    pub fn verdicts(&self) -> impl Iterator<Item = (&'static str, Verdict)> + Clone {
+        WEAKNESSES.iter().map(|(name, _)| *name).zip(self.verdicts)
+    }
+}
+
+/// What is done, what is not, and what need not be, in one line.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let none = self.verdicts().filter(|(_, verdict)| *verdict == Verdict::None).count();
+        if none == WEAKNESSES.len() {
+            return f.write_str("nothing is needed");
+        }
+        let mut separator = "on: ";
+        for (name, verdict) in self.verdicts() {
+            if let Verdict::On(how) = verdict {
+                write!(f, "{separator}{name} by {how}")?;
+                separator = ", ";
+            }
+        }
+        separator = if separator == ", " { "; open: " } else { "open: " };
+        for (name, verdict) in self.verdicts() {
+            if let Verdict::Open(why) = verdict {
+                write!(f, "{separator}{name} ({why})")?;
+                separator = ", ";
+            }
+        }
+        write!(f, "; {none} not needed")
     }
 }
 
@@ -206,31 +336,18 @@ mod capability {
 /// Decides.
 #[must_use]
 pub fn decide(facts: &Facts, policy: Policy) -> Plan {
+    let nothing = |verdict| Plan { actions: Actions::empty(), verdicts: [verdict; WEAKNESSES.len()] };
     if policy.off {
-        let verdicts = [Verdict::Open("switched off"); NAMES.len()];
-        return Plan { actions: Actions::empty(), verdicts };
+        return nothing(Verdict::Open("switched off"));
     }
     if facts.emulated && policy.force {
-        return Plan { actions: Actions::FORCED, verdicts: [Verdict::On("force"); NAMES.len()] };
+        return Plan { actions: Actions::FORCED, ..nothing(Verdict::On("force")) };
     }
     if facts.emulated {
-        return Plan { actions: Actions::empty(), verdicts: [Verdict::None; NAMES.len()] };
+        return nothing(Verdict::None);
     }
     let mut decision = Decision { facts: *facts, policy, actions: Actions::empty() };
-    let spectre_v2 = decision.spectre_v2();
-    let verdicts = [
-        decision.meltdown(),
-        Verdict::On("LFENCE"),
-        spectre_v2,
-        decision.between_components(),
-        decision.guests(),
-        decision.branch_history(),
-        decision.retbleed(),
-        decision.srso(),
-        decision.buffers(),
-        decision.l1tf(),
-        decision.store_bypass(),
-    ];
+    let verdicts = WEAKNESSES.map(|(_, decide)| decide(&mut decision));
     Plan { actions: decision.actions, verdicts }
 }
 
@@ -263,7 +380,7 @@ impl Decision {
         self.facts.leaf7_edx >> 26 & 1 != 0 || self.facts.extended8_ebx >> 12 & 1 != 0
     }
 
-    fn meltdown(&self) -> Verdict {
+    fn meltdown(&mut self) -> Verdict {
         if self.lacks(capability::RDCL_NO) { Verdict::Open("no page-table isolation") } else { Verdict::None }
     }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Decisions for processors that exist, with current microcode where nothing else is said.
 
-use crate::mitigation::{Actions, Facts, NAMES, Policy, Vendor, Verdict, decide};
+use crate::mitigation::{
+    Actions, Facts, Plan, Point, Policy, Step, Vendor, Verdict, decide, is_emulated, spec_ctrl, steps,
+};
 
 /// Bits of CPUID 7.0 EDX: MD_CLEAR, IBRS and IBPB, STIBP, L1D flush, capabilities, SSBD.
 const MD_CLEAR: u32 = 1 << 10;
@@ -31,8 +33,11 @@ fn amd(signature: u32, extended8_ebx: u32, extended21_eax: u32) -> Facts {
 /// Names of what is open.
 fn open(facts: &Facts, policy: Policy) -> Vec<&'static str> {
     let plan = decide(facts, policy);
-    let names = NAMES.iter().zip(plan.verdicts);
-    names.filter(|(_, verdict)| matches!(verdict, Verdict::Open(_))).map(|(name, _)| *name).collect()
+    plan.verdicts().filter(|(_, verdict)| matches!(verdict, Verdict::Open(_))).map(|(name, _)| name).collect()
+}
+
+fn verdict(plan: &Plan, name: &str) -> Option<Verdict> {
+    plan.verdicts().find(|(known, _)| *known == name).map(|(_, verdict)| verdict)
 }
 
 struct Case {
@@ -160,7 +165,7 @@ fn off_is_off_and_says_so() {
     for case in cases() {
         let plan = decide(&case.facts, Policy::parse("a mitigations=off b"));
         assert_eq!(plan.actions, Actions::empty());
-        assert!(plan.verdicts.iter().all(|verdict| *verdict == Verdict::Open("switched off")));
+        assert!(plan.verdicts().all(|(_, verdict)| verdict == Verdict::Open("switched off")));
     }
 }
 
@@ -181,8 +186,7 @@ fn full_guards_returns_and_monitors() {
     let plan = decide(&zen3.facts, policy);
     assert!(plan.actions.contains(Actions::ENTRY_IBPB | Actions::GUEST_IBPB | Actions::SSBD));
     assert_eq!(open(&zen3.facts, policy), [""; 0]);
-    assert_eq!(plan.verdict("srso"), Some(Verdict::On("IBPB on entry")));
-    assert_eq!(plan.verdict("nonsense"), None);
+    assert_eq!(verdict(&plan, "srso"), Some(Verdict::On("IBPB on entry")));
 }
 
 #[test]
@@ -200,9 +204,10 @@ fn signatures_and_makers_are_read() {
     assert_eq!(Facts::family_model(0x306c3), (6, 0x3c));
     assert_eq!(Facts::family_model(0x0080_0f12), (0x17, 1));
     assert_eq!(Facts::family_model(0x00a2_0f10), (0x19, 0x21));
-    assert_eq!(Vendor::of(0x756e_6547, 0x4965_6e69, 0x6c65_746e), Vendor::Intel);
-    assert_eq!(Vendor::of(0x6874_7541, 0x6974_6e65, 0x444d_4163), Vendor::Amd);
-    assert_eq!(Vendor::of(0, 0, 0), Vendor::Other);
+    let named = |ebx, edx, ecx| Vendor::read(|_, _| [0, ebx, ecx, edx]);
+    assert_eq!(named(0x756e_6547, 0x4965_6e69, 0x6c65_746e), Vendor::Intel);
+    assert_eq!(named(0x6874_7541, 0x6974_6e65, 0x444d_4163), Vendor::Amd);
+    assert_eq!(named(0, 0, 0), Vendor::Other);
 }
 
 #[test]
@@ -210,4 +215,144 @@ fn command_line_is_read_word_by_word() {
     assert_eq!(Policy::parse(""), Policy::default());
     assert_eq!(Policy::parse("xmitigations=off mitigations mitigations=offx"), Policy::default());
     assert!(Policy::parse("mitigations=ssbd,off").off);
+}
+
+/// CPUID of a processor that has only these leaves.
+fn cpuid(leaves: &[(u32, u32, [u32; 4])]) -> impl Fn(u32, u32) -> [u32; 4] + '_ {
+    |leaf, sub| leaves.iter().find(|it| (it.0, it.1) == (leaf, sub)).map_or([0; 4], |it| it.2)
+}
+
+#[test]
+fn facts_are_read_from_their_leaves() {
+    let leaves = [
+        (0, 0, [0x20, 0x756e_6547, 0x6c65_746e, 0x4965_6e69]),
+        (1, 0, [0x806f8, 0, 0, 1 << 28]),
+        (7, 0, [2, RTM, 0, CAPS | IBRS]),
+        (7, 2, [0, 0, 0, 0x1f]),
+        (0xb, 0, [1, 2, 0x100, 0]),
+        (0x8000_0008, 0, [0, AMD_IBPB, 0, 0]),
+        (0x8000_0021, 0, [5, 0, 6, 0]),
+    ];
+    let facts = Facts::read(cpuid(&leaves), || 0xabc);
+    assert_eq!((facts.vendor, facts.family, facts.model), (Vendor::Intel, 6, 0x8f));
+    assert_eq!((facts.leaf7_ebx, facts.leaf7_edx, facts.leaf7_2_edx), (RTM, CAPS | IBRS, 0x1f));
+    assert_eq!((facts.extended8_ebx, facts.extended21_eax, facts.extended21_ecx), (AMD_IBPB, 5, 6));
+    assert_eq!((facts.capabilities, facts.threads, facts.emulated), (0xabc, true, false));
+    // Without the register it is not asked for; without the subleaf neither.
+    let none =
+        Facts::read(cpuid(&[(7, 0, [1, 0, 0, 0]), (7, 2, [0, 0, 0, 0x1f])]), || panic!("there is no such register"));
+    assert_eq!((none.capabilities, none.leaf7_2_edx, none.threads), (0, 0, false));
+    let qemu = [(1, 0, [0, 0, 1 << 31, 0]), (0x4000_0000, 0, [0x4000_0001, 0x5447_4354, 0x4354_4743, 0x4743_5447])];
+    assert!(is_emulated(cpuid(&qemu)) && !is_emulated(cpuid(&qemu[1..])) && !is_emulated(cpuid(&qemu[..1])));
+}
+
+const CONTROL: u32 = 0x48;
+const BARRIER: Step = Step::Write(0x49, 1);
+const FLUSH: Step = Step::Write(0x10b, 1);
+const FILL: Step = Step::FillReturnStack;
+
+/// What is done where, for each processor: at entry, exit, switch, before a guest, after it, before its monitor; and what a core starts with.
+type Steps = [&'static [Step]; 7];
+
+fn done(facts: &Facts, policy: Policy) -> Vec<Vec<Step>> {
+    let actions = decide(facts, policy).actions;
+    let points =
+        [Point::Start, Point::Entry, Point::Exit, Point::Switch, Point::EnterGuest, Point::LeaveGuest, Point::Monitor];
+    points.into_iter().map(|point| steps(actions, point).collect()).collect()
+}
+
+#[test]
+fn each_processor_does_this_at_each_point() {
+    const NOTHING: &[Step] = &[];
+    const OLD_INTEL: Steps = [
+        &[Step::Write(CONTROL, 3)],
+        &[Step::Write(CONTROL, 3)],
+        &[Step::Write(CONTROL, 2), Step::Overwrite],
+        &[BARRIER, FILL],
+        &[FLUSH],
+        &[FILL],
+        NOTHING,
+    ];
+    const ENHANCED: Steps = [
+        &[Step::Write(CONTROL, 1)],
+        NOTHING,
+        &[Step::Overwrite],
+        &[BARRIER, FILL],
+        &[Step::Overwrite],
+        &[FILL],
+        NOTHING,
+    ];
+    let expected: [Steps; 13] = [
+        [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, &[FILL], NOTHING],
+        OLD_INTEL,
+        OLD_INTEL,
+        ENHANCED,
+        ENHANCED,
+        [&[Step::Write(CONTROL, 0x401)], NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, NOTHING, NOTHING],
+        [NOTHING, NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, &[FILL], NOTHING],
+        [&[Step::Write(CONTROL, 3)], NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, &[FILL], NOTHING],
+        [
+            &[Step::Write(CONTROL, 3)],
+            NOTHING,
+            &[Step::Overwrite],
+            &[BARRIER, FILL],
+            &[Step::Overwrite],
+            &[FILL],
+            NOTHING,
+        ],
+        [
+            &[Step::Write(CONTROL, 2), Step::AutomaticIbrs],
+            NOTHING,
+            &[Step::Overwrite],
+            &[BARRIER],
+            &[Step::Overwrite],
+            NOTHING,
+            NOTHING,
+        ],
+        [&[Step::Write(CONTROL, 2), Step::AutomaticIbrs], NOTHING, NOTHING, &[BARRIER], NOTHING, NOTHING, NOTHING],
+        [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, &[FILL], NOTHING],
+        [NOTHING; 7],
+    ];
+    assert_eq!(cases().len(), expected.len());
+    for (case, expected) in cases().iter().zip(expected) {
+        assert_eq!(done(&case.facts, Policy::default()), expected, "{}", case.name);
+    }
+}
+
+#[test]
+fn full_has_barriers_where_they_cost() {
+    let zen2 = cases().swap_remove(7);
+    let done = done(&zen2.facts, Policy::parse("mitigations=full,ssbd"));
+    let control = Step::Write(CONTROL, 7);
+    assert_eq!(done, [vec![control], vec![BARRIER], vec![], vec![BARRIER, FILL], vec![], vec![FILL], vec![BARRIER]]);
+}
+
+/// Nobody is left with what another point was to take back, for any set of actions.
+#[test]
+fn what_entry_switches_on_exit_switches_off() {
+    for bits in 0..=Actions::all().bits() {
+        let actions = Actions::from_bits_truncate(bits);
+        let control = |point| {
+            steps(actions, point).find_map(|step| match step {
+                Step::Write(CONTROL, value) => Some(value),
+                _ => None,
+            })
+        };
+        let [user, kernel] = spec_ctrl(actions);
+        assert_eq!(control(Point::Entry).is_some(), control(Point::Exit).is_some());
+        assert_eq!(control(Point::Entry), control(Point::Exit).map(|_| kernel));
+        assert_eq!(control(Point::Start).unwrap_or(0), kernel);
+        // What is to hold in components holds there without the kernel's own.
+        assert!(control(Point::Exit).is_none_or(|value| value == user) && user & !kernel == 0);
+        assert!(kernel == user || control(Point::Exit) == Some(user));
+    }
+}
+
+#[test]
+fn the_boot_log_has_one_line() {
+    let line = |index: usize| decide(&cases().swap_remove(index).facts, Policy::default()).to_string();
+    assert_eq!(line(12), "nothing is needed");
+    let zen5 = "on: swapgs by LFENCE, spectre-v2 by automatic IBRS, spectre-v2-user by IBPB and return stack on a switch; \
+                open: ssb (within a component only; mitigations=ssbd); 7 not needed";
+    assert_eq!(line(10), zen5);
 }

@@ -6,6 +6,8 @@
 //!
 //! Sources: Intel SDM vol. 1, 13.2 to 13.4 (enumeration, layout), 13.7 to 13.11 (instructions); AMD APM vol. 2, 11.5.
 
+use crate::mitigation::Vendor;
+
 /// Legacy region and header.
 const FIXED: u32 = 576;
 /// x87 and SSE, which are in the legacy region.
@@ -13,6 +15,11 @@ const LEGACY: u64 = 3;
 const AVX: u64 = 1 << 2;
 /// The three components of AVX-512, which are switched on together.
 const AVX512: u64 = 7 << 5;
+
+/// Bits of CPUID 0xd.1 EAX.
+const XSAVEOPT: u32 = 1 << 0;
+const XSAVEC: u32 = 1 << 1;
+const XSAVES: u32 = 1 << 3;
 
 /// How state is saved and restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,15 +91,23 @@ pub struct Layout {
 /// Without XSAVE.
 pub const FXSAVE: Layout = Layout { mask: LEGACY, dropped: 0, size: 512, method: Method::Fxsave };
 
-/// Decides for a processor with XSAVE. `supported` are its components (CPUID 0xd.0 EDX:EAX), `features` is CPUID 0xd.1 EAX, `component` tells of
+/// What is used of what the processor says it can (CPUID 0xd.1 EAX). XSAVES of AMD's family 0x17 may leave XMM registers out (erratum 1386). `standard`: none
+/// of the instructions that let components close up (`xsave=standard` on the command line), for emulators that have them wrong.
+#[must_use]
+pub fn usable(features: u32, vendor: Vendor, family: u32, standard: bool) -> u32 {
+    let loses = vendor == Vendor::Amd && family == 0x17;
+    features & !(if loses { XSAVES } else { 0 }) & !(if standard { XSAVEC | XSAVES } else { 0 })
+}
+
+/// Decides for a processor with XSAVE. `supported` are its components (CPUID 0xd.0 EDX:EAX), `features` is what is [`usable`], `component` tells of
 /// each component from 2 on, `room` is the size of an area.
 #[must_use]
 pub fn choose(supported: u64, features: u32, component: impl Fn(u32) -> Component, room: u32) -> Layout {
-    let method = match features & 0b1011 {
-        features if features & 0b1000 != 0 && features & 0b10 != 0 => Method::Supervisor,
-        features if features & 0b1 != 0 && features & 0b10 == 0 => Method::Optimized,
-        features if features & 0b10 != 0 => Method::Compacted,
-        _ => Method::Xsave,
+    let method = match [XSAVES, XSAVEC, XSAVEOPT].map(|instruction| features & instruction != 0) {
+        [true, true, _] => Method::Supervisor,
+        [false, true, _] => Method::Compacted,
+        [_, false, true] => Method::Optimized,
+        [_, false, false] => Method::Xsave,
     };
     let mut offered = supported & (LEGACY | AVX | AVX512) | LEGACY;
     if offered & AVX == 0 || offered & AVX512 != AVX512 {
@@ -119,7 +134,8 @@ fn size(mask: u64, compacted: bool, component: impl Fn(u32) -> Component) -> u32
 
 #[cfg(test)]
 mod tests {
-    use super::{Component, Layout, Method, choose};
+    use super::{Component, Layout, Method, choose, usable};
+    use crate::mitigation::Vendor;
 
     /// Offsets of AVX and of the parts of AVX-512, each with its size.
     fn processor(offsets: [u32; 4]) -> impl Fn(u32) -> Component {
@@ -166,6 +182,16 @@ mod tests {
         assert_eq!(choose(7, 1, amd(), 4096).method, Method::Optimized);
         assert_eq!(choose(7, 0b11, amd(), 4096).method, Method::Compacted);
         assert_eq!(choose(7, 0b1000, amd(), 4096).method, Method::Xsave);
+    }
+
+    #[test]
+    fn what_is_broken_is_not_used() {
+        let method = |features| choose(7, features, amd(), 4096).method;
+        assert_eq!(method(usable(0xf, Vendor::Amd, 0x19, false)), Method::Supervisor);
+        assert_eq!(method(usable(0xf, Vendor::Amd, 0x17, false)), Method::Compacted);
+        assert_eq!(method(usable(0xf, Vendor::Intel, 0x17, false)), Method::Supervisor);
+        assert_eq!(method(usable(0xf, Vendor::Intel, 6, true)), Method::Optimized);
+        assert_eq!(method(usable(0xe, Vendor::Intel, 6, true)), Method::Xsave);
     }
 
     #[test]

@@ -11,9 +11,9 @@
 //!
 //! * [`vmcb`] – layout of the control block (AMD APM vol. 2, appendix B)
 //! * [`machine`] – what the machine can do
-//! * [`segment`] – segment attributes, between the contract's form and SVM's
+//! * `segment` – segment attributes, between the contract's form and SVM's
 //! * [`vcpu`] – the virtual CPU: initial state, intercepts, and the control block behind [`cloister_vcpu::Control`]
-//! * [`exit`] – exit codes into the contract's reasons, and which of them the kernel ends itself
+//! * `exit` – exit codes into the contract's reasons, and which of them the kernel ends itself
 //! * [`permission`] – the maps of intercepted ports and MSRs
 //! * [`world`] – the world switch
 //!
@@ -23,16 +23,16 @@
 #![cfg_attr(not(test), no_std)]
 #![expect(unsafe_code, reason = "the control block that the processor writes, VMRUN")]
 
-pub mod exit;
+mod exit;
 pub mod machine;
 pub mod permission;
-pub mod segment;
+mod segment;
 pub mod vcpu;
 pub mod vmcb;
 pub mod world;
 
 pub use machine::Machine;
-pub use vcpu::{Setup, Vcpu};
+pub use vcpu::Vcpu;
 pub use vmcb::Vmcb;
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //! What this machine's SVM can do.
 
 use crate::vmcb::{TLB_FLUSH_ALL, TLB_FLUSH_GUEST};
+use cloister_vcpu::Limits;
 use cloister_vcpu::limits::{CR0_PG, CR4_PAE, EFER_LME};
-use cloister_vcpu::{Cpuid, Limits};
 
 /// EFER: SVM enabled; always set for the processor, never shown to the guest.
 pub const EFER_SVME: u64 = 1 << 12;
@@ -13,6 +13,10 @@ pub const EFER_SVME: u64 = 1 << 12;
 pub struct Machine {
     /// What a guest may have.
     pub limits: Limits,
+    /// Physical address of the port map (all ones).
+    pub io_map: u64,
+    /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
+    pub msr_map: u64,
     /// What VMRUN must be told to flush one guest's TLB entries.
     pub flush: u32,
     /// The processor tells the address of the next instruction.
@@ -22,15 +26,17 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// The machine with these CPUID leaves; `None` if it has no SVM with nested paging.
-    #[must_use]
-    pub fn from_cpuid(cpuid: &Cpuid) -> Option<Self> {
-        let [_, _, _, svm] = cpuid.extended_a;
-        if cpuid.extended1[2] & 1 << 2 == 0 || svm & 1 == 0 {
+    /// The machine where CPUID answers these leaves (subleaf 0; zeros for one that does not exist), without its maps; `None` if it has no SVM
+    /// with nested paging.
+    pub fn from_cpuid(leaf: impl Fn(u32) -> [u32; 4]) -> Option<Self> {
+        let [_, _, _, svm] = leaf(0x8000_000a);
+        if leaf(0x8000_0001)[2] & 1 << 2 == 0 || svm & 1 == 0 {
             return None;
         }
         Some(Self {
-            limits: Limits::from_cpuid(cpuid),
+            limits: Limits::from_cpuid(leaf),
+            io_map: 0,
+            msr_map: 0,
             flush: if svm & 1 << 6 != 0 { TLB_FLUSH_GUEST } else { TLB_FLUSH_ALL },
             next_rip: svm & 1 << 3 != 0,
             decode_assists: svm & 1 << 7 != 0,
@@ -48,27 +54,30 @@ impl Machine {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{CR0_PG, Cpuid, Machine};
+    use super::{CR0_PG, Machine};
 
     /// What QEMU's EPYC model says, as far as it matters.
-    pub(crate) const EPYC: Cpuid = Cpuid {
-        leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
-        leaf7: [0, 0x209c_01a9, 0, 0],
-        leaf_d: [7, 0x340, 0x340, 0],
-        extended1: [0, 0, 0x0040_03f7, 0x2fd3_fbff],
-        extended8: [0x3028, 0, 0, 0],
-        extended_a: [1, 16, 0, 1],
-    };
+    pub(crate) fn epyc_leaf(leaf: u32) -> [u32; 4] {
+        match leaf {
+            1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+            7 => [0, 0x209c_01a9, 0, 0],
+            0xd => [7, 0x340, 0x340, 0],
+            0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+            0x8000_0008 => [0x3028, 0, 0, 0],
+            0x8000_000a => [1, 16, 0, 1],
+            _ => [0; 4],
+        }
+    }
 
     pub(crate) fn epyc() -> Machine {
-        Machine::from_cpuid(&EPYC).unwrap()
+        Machine::from_cpuid(epyc_leaf).unwrap()
     }
 
     #[test]
     fn without_nested_paging_there_is_nothing() {
-        assert_eq!(Machine::from_cpuid(&Cpuid::default()), None);
-        assert_eq!(Machine::from_cpuid(&Cpuid { extended_a: [0; 4], ..EPYC }), None);
-        assert_eq!(Machine::from_cpuid(&Cpuid { extended1: [0; 4], ..EPYC }), None);
+        for missing in [0x8000_0001, 0x8000_000a] {
+            assert_eq!(Machine::from_cpuid(|leaf| if leaf == missing { [0; 4] } else { epyc_leaf(leaf) }), None);
+        }
     }
 
     #[test]

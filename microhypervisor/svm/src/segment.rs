@@ -11,12 +11,11 @@ use cloister_abi::arch::x86_64::vcpu::Segment;
 /// Segment is present, in both forms.
 const PRESENT: u16 = 1 << 7;
 /// Segment is unusable, in the contract's form.
-pub const UNUSABLE: u32 = 1 << 16;
+const UNUSABLE: u32 = 1 << 16;
 
 /// Attributes of the contract as attributes of the VMCB.
 #[inline]
-#[must_use]
-pub const fn pack(access: u32) -> u16 {
+pub(crate) const fn pack(access: u32) -> u16 {
     let [low, high, ..] = access.to_le_bytes();
     let packed = u16::from_le_bytes([low, high >> 4]);
     if access & UNUSABLE != 0 { packed & !PRESENT } else { packed }
@@ -24,8 +23,7 @@ pub const fn pack(access: u32) -> u16 {
 
 /// Attributes of the VMCB as attributes of the contract.
 #[inline]
-#[must_use]
-pub const fn unpack(attributes: u16) -> u32 {
+pub(crate) const fn unpack(attributes: u16) -> u32 {
     let [low, high] = attributes.to_le_bytes();
     let access = u32::from_le_bytes([low, high << 4, 0, 0]);
     if attributes & PRESENT == 0 { access | UNUSABLE } else { access }
@@ -33,8 +31,7 @@ pub const fn unpack(attributes: u16) -> u32 {
 
 /// A segment register of the contract as one of the VMCB.
 #[inline]
-#[must_use]
-pub const fn to_vmcb(segment: Segment) -> vmcb::Segment {
+pub(crate) const fn to_vmcb(segment: Segment) -> vmcb::Segment {
     vmcb::Segment {
         selector: segment.selector,
         attributes: pack(segment.access),
@@ -45,8 +42,7 @@ pub const fn to_vmcb(segment: Segment) -> vmcb::Segment {
 
 /// A segment register of the VMCB as one of the contract.
 #[inline]
-#[must_use]
-pub const fn from_vmcb(segment: vmcb::Segment) -> Segment {
+pub(crate) const fn from_vmcb(segment: vmcb::Segment) -> Segment {
     Segment {
         selector: segment.selector,
         reserved: 0,
@@ -57,31 +53,15 @@ pub const fn from_vmcb(segment: vmcb::Segment) -> Segment {
     }
 }
 
-/// Descriptor privilege level of attributes in the VMCB's form.
-#[inline]
-#[must_use]
-pub const fn privilege(attributes: u16) -> u8 {
-    (attributes >> 5 & 3).to_le_bytes()[0]
-}
-
-/// Attributes in the contract's form with that privilege level.
-#[inline]
-#[must_use]
-pub const fn with_privilege(access: u32, level: u8) -> u32 {
-    access & !(3 << 5) | (level as u32 & 3) << 5
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{UNUSABLE, pack, privilege, unpack, with_privilege};
+    use super::{UNUSABLE, pack, unpack};
     use proptest::prelude::*;
 
     #[test]
     fn code_segment_of_long_mode() {
         assert_eq!(pack(0xa09b), 0xa9b);
         assert_eq!(unpack(0xa9b), 0xa09b);
-        assert_eq!(privilege(0xafb), 3);
-        assert_eq!(with_privilege(0xa09b, 3), 0xa0fb);
     }
 
     #[test]

@@ -7,94 +7,25 @@
 use bitflags::bitflags;
 use core::mem::offset_of;
 
-bitflags! {
-    /// First word of instruction intercepts (offset 0x0c).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Misc1: u32 {
-        /// Physical maskable interrupt.
-        const INTR = 1 << 0;
-        /// Physical NMI.
-        const NMI = 1 << 1;
-        /// Physical SMI.
-        const SMI = 1 << 2;
-        /// Physical INIT.
-        const INIT = 1 << 3;
-        /// Virtual interrupt about to be taken.
-        const VINTR = 1 << 4;
-        /// RDTSC
-        const RDTSC = 1 << 14;
-        /// RDPMC
-        const RDPMC = 1 << 15;
-        /// CPUID
-        const CPUID = 1 << 18;
-        /// IRET
-        const IRET = 1 << 20;
-        /// INVD
-        const INVD = 1 << 22;
-        /// PAUSE
-        const PAUSE = 1 << 23;
-        /// HLT
-        const HLT = 1 << 24;
-        /// INVLPGA
-        const INVLPGA = 1 << 26;
-        /// Ports, by the permission map.
-        const IOIO = 1 << 27;
-        /// MSRs, by the permission map.
-        const MSR = 1 << 28;
-        /// The processor would freeze at a legacy floating-point error.
-        const FERR_FREEZE = 1 << 30;
-        /// Triple fault.
-        const SHUTDOWN = 1 << 31;
-    }
-}
-
-bitflags! {
-    /// Second word of instruction intercepts (offset 0x10).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Misc2: u32 {
-        /// VMRUN: the processor refuses a block that does not intercept it.
-        const VMRUN = 1 << 0;
-        /// VMMCALL
-        const VMMCALL = 1 << 1;
-        /// VMLOAD
-        const VMLOAD = 1 << 2;
-        /// VMSAVE
-        const VMSAVE = 1 << 3;
-        /// STGI
-        const STGI = 1 << 4;
-        /// CLGI
-        const CLGI = 1 << 5;
-        /// SKINIT
-        const SKINIT = 1 << 6;
-        /// RDTSCP
-        const RDTSCP = 1 << 7;
-        /// WBINVD and WBNOINVD
-        const WBINVD = 1 << 9;
-        /// MONITOR
-        const MONITOR = 1 << 10;
-        /// MWAIT
-        const MWAIT = 1 << 11;
-        /// XSETBV
-        const XSETBV = 1 << 13;
-        /// RDPRU
-        const RDPRU = 1 << 14;
-    }
-}
-
-bitflags! {
-    /// Third word of instruction intercepts (offset 0x14).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Misc3: u32 {
-        /// INVLPGB
-        const INVLPGB = 1 << 0;
-        /// INVLPGB that the hypervisor did not allow.
-        const INVLPGB_ILLEGAL = 1 << 1;
-        /// MCOMMIT
-        const MCOMMIT = 1 << 3;
-        /// TLBSYNC
-        const TLBSYNC = 1 << 4;
-    }
-}
+/// First word of instruction intercepts (offset 0x0c), those that a monitor or the guest's state switches: RDTSC.
+pub const RDTSC: u32 = 1 << 14;
+/// As above: RDPMC.
+pub const RDPMC: u32 = 1 << 15;
+/// As above: IRET.
+pub const IRET: u32 = 1 << 20;
+/// As above: PAUSE.
+pub const PAUSE: u32 = 1 << 23;
+/// Those that are always set: physical interrupts, NMI, SMI and INIT; a virtual interrupt that is about to be taken; CPUID, INVD,
+/// HLT, INVLPGA, ports and MSRs by their maps, the freeze at a legacy floating-point error, shutdown.
+pub const MISC1: u32 = 0xf | 1 << 4 | 1 << 18 | 1 << 22 | 1 << 24 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31;
+/// Second word of instruction intercepts (offset 0x10): RDTSCP.
+pub const RDTSCP: u32 = 1 << 7;
+/// Those that are always set: VMRUN (the processor refuses a block without), VMMCALL, VMLOAD, VMSAVE, STGI, CLGI, SKINIT; WBINVD and
+/// WBNOINVD, MONITOR, MWAIT, XSETBV, RDPRU.
+pub const MISC2: u32 = 0x7f | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
+/// Third word of instruction intercepts (offset 0x14), always set: INVLPGB, INVLPGB that the hypervisor did not allow, MCOMMIT,
+/// TLBSYNC.
+pub const MISC3: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4;
 
 bitflags! {
     /// Parts of the block that are as the processor last saved them (offset 0xc0; APM vol. 2, 15.15.3).
@@ -159,11 +90,11 @@ pub struct Control {
     pub intercept_dr: u32,
     /// Exceptions by vector.
     pub intercept_exceptions: u32,
-    /// [`Misc1`]
+    /// [`MISC1`] and others.
     pub intercept_misc1: u32,
-    /// [`Misc2`]
+    /// [`MISC2`] and [`RDTSCP`].
     pub intercept_misc2: u32,
-    /// [`Misc3`]
+    /// [`MISC3`]
     pub intercept_misc3: u32,
     reserved_18: [u8; 0x24],
     /// PAUSE filter: cycles between two of one loop.
@@ -231,26 +162,8 @@ pub struct Segment {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Save {
-    /// ES
-    pub es: Segment,
-    /// CS
-    pub cs: Segment,
-    /// SS
-    pub ss: Segment,
-    /// DS
-    pub ds: Segment,
-    /// FS (by VMLOAD and VMSAVE)
-    pub fs: Segment,
-    /// GS (by VMLOAD and VMSAVE)
-    pub gs: Segment,
-    /// GDTR
-    pub gdtr: Segment,
-    /// LDTR (by VMLOAD and VMSAVE)
-    pub ldtr: Segment,
-    /// IDTR
-    pub idtr: Segment,
-    /// TR (by VMLOAD and VMSAVE)
-    pub tr: Segment,
+    /// ES, CS, SS, DS, FS, GS, GDTR, LDTR, IDTR, TR (FS to TR but the tables: by VMLOAD and VMSAVE).
+    pub segments: [Segment; 10],
     reserved_a0: [u8; 0x2b],
     /// Privilege level.
     pub cpl: u8,
@@ -314,32 +227,26 @@ pub struct Vmcb {
     pub save: Save,
 }
 
-const _: () = assert!(size_of::<Vmcb>() == 4096);
-const _: () = assert!(offset_of!(Vmcb, save) == 0x400);
-const _: () = assert!(offset_of!(Control, pause_threshold) == 0x3c);
-const _: () = assert!(offset_of!(Control, io_map) == 0x40);
-const _: () = assert!(offset_of!(Control, asid) == 0x58);
-const _: () = assert!(offset_of!(Control, interrupt) == 0x60);
-const _: () = assert!(offset_of!(Control, exit_code) == 0x70);
-const _: () = assert!(offset_of!(Control, exit_event) == 0x88);
-const _: () = assert!(offset_of!(Control, nested) == 0x90);
-const _: () = assert!(offset_of!(Control, event) == 0xa8);
-const _: () = assert!(offset_of!(Control, nested_cr3) == 0xb0);
-const _: () = assert!(offset_of!(Control, clean) == 0xc0);
-const _: () = assert!(offset_of!(Control, next_rip) == 0xc8);
-const _: () = assert!(offset_of!(Control, bytes) == 0xd1);
-const _: () = assert!(offset_of!(Save, fs) == 0x40);
-const _: () = assert!(offset_of!(Save, ldtr) == 0x70);
-const _: () = assert!(offset_of!(Save, tr) == 0x90);
-const _: () = assert!(offset_of!(Save, cpl) == 0xcb);
-const _: () = assert!(offset_of!(Save, efer) == 0xd0);
-const _: () = assert!(offset_of!(Save, cr4) == 0x148);
-const _: () = assert!(offset_of!(Save, rip) == 0x178);
-const _: () = assert!(offset_of!(Save, rsp) == 0x1d8);
-const _: () = assert!(offset_of!(Save, rax) == 0x1f8);
-const _: () = assert!(offset_of!(Save, kernel_gs_base) == 0x220);
-const _: () = assert!(offset_of!(Save, cr2) == 0x240);
-const _: () = assert!(offset_of!(Save, pat) == 0x268);
+/// Where each part that follows a gap begins, by the manual.
+const _: () = {
+    assert!(size_of::<Vmcb>() == 4096 && offset_of!(Vmcb, save) == 0x400);
+    assert!(offset_of!(Control, pause_threshold) == 0x3c && offset_of!(Control, asid) == 0x58);
+    assert!(offset_of!(Control, exit_code) == 0x70 && offset_of!(Control, nested) == 0x90);
+    assert!(offset_of!(Control, event) == 0xa8 && offset_of!(Control, clean) == 0xc0);
+    assert!(offset_of!(Control, next_rip) == 0xc8 && offset_of!(Control, bytes) == 0xd1);
+    assert!(offset_of!(Save, cpl) == 0xcb && offset_of!(Save, efer) == 0xd0);
+    assert!(offset_of!(Save, cr4) == 0x148 && offset_of!(Save, rip) == 0x178);
+    assert!(offset_of!(Save, rsp) == 0x1d8 && offset_of!(Save, rax) == 0x1f8);
+    assert!(offset_of!(Save, cr2) == 0x240 && offset_of!(Save, pat) == 0x268);
+};
+
+impl Control {
+    /// Makes the processor read these parts again.
+    #[inline]
+    pub const fn dirty(&mut self, parts: Clean) {
+        self.clean &= !parts.bits();
+    }
+}
 
 impl Vmcb {
     /// A block of zeros. VMRUN refuses it.

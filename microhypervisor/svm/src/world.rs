@@ -11,13 +11,17 @@
 //! pending waits for the kernel to let it in.
 
 use crate::vmcb::Vmcb;
+use cloister_vcpu::general_registers;
 use core::arch::asm;
 use core::ptr::NonNull;
+
+/// FS among the segments of a block.
+const FS: usize = 4;
 
 /// The host's registers that #VMEXIT does not restore, one block per core.
 #[derive(Debug)]
 pub struct Host {
-    block: NonNull<Vmcb>,
+    block: &'static mut Vmcb,
     physical: u64,
 }
 
@@ -32,17 +36,16 @@ impl Host {
     pub unsafe fn new(block: NonNull<Vmcb>, physical: u64) -> Self {
         // SAFETY: the caller gives the page.
         unsafe { asm!("vmsave rax", in("rax") physical, options(nostack, preserves_flags)) };
-        Self { block, physical }
+        // SAFETY: as above; the processor reads the block in `enter` only.
+        Self { block: unsafe { &mut *block.as_ptr() }, physical }
     }
 
     /// Sets what #VMEXIT restores for the thread that runs the guest: its FS base, and the value of KERNEL_GS_BASE (the
     /// thread's GS base, while the kernel has its own).
     #[inline]
     pub fn set_thread(&mut self, fs_base: u64, kernel_gs_base: u64) {
-        // SAFETY: the block is this value's alone (`new`), and the processor reads it in `enter` only.
-        let block = unsafe { self.block.as_mut() };
-        block.save.fs.base = fs_base;
-        block.save.kernel_gs_base = kernel_gs_base;
+        self.block.save.segments[FS].base = fs_base;
+        self.block.save.kernel_gs_base = kernel_gs_base;
     }
 
     /// Physical address of the block.
@@ -71,37 +74,13 @@ pub(crate) unsafe fn enter(registers: &mut [u64; 16], guest: u64, host: u64) {
             "clgi",
             "sti",
             "vmload rax",
-            "mov rcx, [rdi + 1 * 8]",
-            "mov rdx, [rdi + 2 * 8]",
-            "mov rbx, [rdi + 3 * 8]",
-            "mov rbp, [rdi + 5 * 8]",
-            "mov rsi, [rdi + 6 * 8]",
-            "mov r8, [rdi + 8 * 8]",
-            "mov r9, [rdi + 9 * 8]",
-            "mov r10, [rdi + 10 * 8]",
-            "mov r11, [rdi + 11 * 8]",
-            "mov r12, [rdi + 12 * 8]",
-            "mov r13, [rdi + 13 * 8]",
-            "mov r14, [rdi + 14 * 8]",
-            "mov r15, [rdi + 15 * 8]",
+            general_registers!(load_moves, "rdi"),
             "mov rdi, [rdi + 7 * 8]",
             "vmrun rax",
             "vmsave rax",
             "pop rax",
-            "mov [rax + 1 * 8], rcx",
-            "mov [rax + 2 * 8], rdx",
-            "mov [rax + 3 * 8], rbx",
-            "mov [rax + 5 * 8], rbp",
-            "mov [rax + 6 * 8], rsi",
+            general_registers!(store_moves, "rax"),
             "mov [rax + 7 * 8], rdi",
-            "mov [rax + 8 * 8], r8",
-            "mov [rax + 9 * 8], r9",
-            "mov [rax + 10 * 8], r10",
-            "mov [rax + 11 * 8], r11",
-            "mov [rax + 12 * 8], r12",
-            "mov [rax + 13 * 8], r13",
-            "mov [rax + 14 * 8], r14",
-            "mov [rax + 15 * 8], r15",
             "pop rax",
             "vmload rax",
             "cli",

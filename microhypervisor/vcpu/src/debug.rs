@@ -1,53 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The debug registers, which neither extension switches but for DR7 (and DR6 in SVM). The host uses none.
 
-use core::arch::asm;
+use x86::debugregs::{BREAKPOINT_REGS, Dr7, dr7_write};
 
 /// Loads DR0 to DR3. DR7 must have no breakpoint enabled.
-///
-/// # Safety
-/// In the kernel only.
 #[cold]
-pub unsafe fn load(registers: &[u64; 4]) {
-    let [dr0, dr1, dr2, dr3] = *registers;
-    // SAFETY: no breakpoint is enabled, so the addresses mean nothing to the host.
-    unsafe {
-        asm!(
-            "mov dr0, {}",
-            "mov dr1, {}",
-            "mov dr2, {}",
-            "mov dr3, {}",
-            in(reg) dr0,
-            in(reg) dr1,
-            in(reg) dr2,
-            in(reg) dr3,
-            options(nostack, preserves_flags),
-        );
+pub fn load(registers: &[u64; 4]) {
+    for (place, value) in BREAKPOINT_REGS.iter().zip(registers) {
+        // SAFETY: the host enables no breakpoint, so the addresses mean nothing to it.
+        unsafe { place.write(usize::try_from(*value).unwrap_or(0)) };
     }
 }
 
 /// Answers DR0 to DR3, and switches all breakpoints off (an exit should have; emulators forget).
-///
-/// # Safety
-/// In the kernel only.
 #[must_use]
-pub unsafe fn save() -> [u64; 4] {
-    let (dr0, dr1, dr2, dr3): (u64, u64, u64, u64);
+pub(crate) fn save() -> [u64; 4] {
     // SAFETY: the host uses no debug registers.
-    unsafe {
-        asm!(
-            "mov dr7, {off}",
-            "mov {}, dr0",
-            "mov {}, dr1",
-            "mov {}, dr2",
-            "mov {}, dr3",
-            out(reg) dr0,
-            out(reg) dr1,
-            out(reg) dr2,
-            out(reg) dr3,
-            off = in(reg) 0x400_u64,
-            options(nostack, preserves_flags),
-        );
-    }
-    [dr0, dr1, dr2, dr3]
+    unsafe { dr7_write(Dr7(0x400)) };
+    // SAFETY: as above.
+    BREAKPOINT_REGS.map(|place| unsafe { place.dr() } as u64)
 }

@@ -7,6 +7,7 @@
 use crate::page::{FPU_WORDS, StatePage};
 use cloister_abi::arch::x86_64::vcpu::VcpuState;
 use core::mem::offset_of;
+use core::sync::atomic::Ordering::Relaxed;
 
 /// An XSAVE area of the kernel's, as far as the state page reaches.
 pub type Image = [u64; FPU_WORDS];
@@ -22,8 +23,8 @@ const HEADER_WORDS: usize = 8;
 /// Copies the monitor's image. `components` are those that XRSTOR may load (XCR0 of the host), `mxcsr_mask` is what the
 /// processor says in an FXSAVE image (0xffff on each processor with SVM).
 pub fn take(page: StatePage, image: &mut Image, components: u64, mxcsr_mask: u32) {
-    for (index, word) in image.iter_mut().enumerate() {
-        let value = page.read_element::<FPU, FPU_WORDS>(index);
+    for (index, (word, given)) in image.iter_mut().zip(page.array::<FPU, FPU_WORDS>()).enumerate() {
+        let value = given.load(Relaxed);
         *word = match index {
             MXCSR => value & u64::from(mxcsr_mask),
             HEADER => value & components,
@@ -36,8 +37,8 @@ pub fn take(page: StatePage, image: &mut Image, components: u64, mxcsr_mask: u32
 /// Copies the kernel's image to the page, in the standard format: that of the kernel's own, as far as the page reaches, but for the header,
 /// which says whether components above close up.
 pub fn give(page: StatePage, image: &Image) {
-    for (index, word) in image.iter().enumerate() {
+    for (index, (word, place)) in image.iter().zip(page.array::<FPU, FPU_WORDS>()).enumerate() {
         let is_format = index > HEADER && index < HEADER + HEADER_WORDS;
-        page.write_element::<FPU, FPU_WORDS>(index, if is_format { 0 } else { *word });
+        place.store(if is_format { 0 } else { *word }, Relaxed);
     }
 }

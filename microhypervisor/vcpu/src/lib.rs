@@ -6,21 +6,30 @@
 //! * [`limits`] – what the machine and the kernel let a guest have; masks for control registers
 //! * [`control`] – [`Control`], what a back end must know of its control structure, and what follows from that: taking,
 //!   reporting, bringing up to date
+//! * [`event`] – events that processors take
 //! * [`fpu`] – the XSAVE image of the state page, made safe for XRSTOR
 //! * [`debug`] – the debug registers, which neither extension switches
 //!
 //! Rule: nothing that a monitor writes can make this crate panic, and what it hands to a back end is masked already.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "tests")), no_std)]
 #![expect(unsafe_code, reason = "shared memory of the state page, debug registers")]
 
 pub mod control;
 pub mod debug;
+pub mod event;
 pub mod fpu;
 pub mod limits;
-mod load;
+mod moves;
 pub mod page;
-mod store;
+#[cfg(feature = "tests")]
+pub mod tests;
+mod transfer;
 
-pub use control::{Control, Exit, Field, Registers, SegmentName, Taken};
-pub use limits::{Cpuid, Limits};
+pub use control::{Control, Exit, Exits, Field, Registers, SegmentName};
+pub use limits::Limits;
 pub use page::StatePage;
+
+/// MSRs that a guest reaches without an exit, because the world switch swaps them: SYSENTER, STAR to SFMASK, FS base, GS base,
+/// KERNEL_GS_BASE.
+pub const SWAPPED_MSRS: [u32; 10] =
+    [0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102];

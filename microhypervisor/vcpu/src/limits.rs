@@ -4,6 +4,9 @@
 //! Values of a monitor go through these masks before the processor sees them. Bits that do not exist are taken away; a
 //! combination that the processor refuses (paging without protection, say) is left for it to refuse.
 
+use crate::control::{Field, SegmentName};
+use cloister_abi::arch::x86_64::vcpu::Segment;
+
 /// CR0: paging.
 pub const CR0_PG: u64 = 1 << 31;
 const CR0_ET: u64 = 1 << 4;
@@ -33,25 +36,12 @@ const CR4_LEAF7_EBX: [(u32, u64); 3] = [(0, 1 << 16), (7, 1 << 20), (20, 1 << 21
 const CR4_LEAF7_ECX: [(u32, u64); 2] = [(2, 1 << 11), (16, 1 << 12)];
 /// CR4: physical address extension.
 pub const CR4_PAE: u64 = 1 << 5;
+/// CR4: addresses of 57 bits.
+pub const CR4_LA57: u64 = 1 << 12;
+/// CR4: machine checks.
+pub const CR4_MCE: u64 = 1 << 6;
 /// CR4.PCE needs no feature bit.
 const CR4_PCE: u64 = 1 << 8;
-
-/// CPUID leaves that matter here, each `[eax, ebx, ecx, edx]`; zeros for a leaf that does not exist.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cpuid {
-    /// Leaf 1.
-    pub leaf1: [u32; 4],
-    /// Leaf 7, subleaf 0.
-    pub leaf7: [u32; 4],
-    /// Leaf 0xd, subleaf 0.
-    pub leaf_d: [u32; 4],
-    /// Leaf 0x8000_0001.
-    pub extended1: [u32; 4],
-    /// Leaf 0x8000_0008.
-    pub extended8: [u32; 4],
-    /// Leaf 0x8000_000a (SVM).
-    pub extended_a: [u32; 4],
-}
 
 /// What a guest may have on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,16 +57,15 @@ fn allowed<const N: usize>(leaf: u32, table: [(u32, u64); N]) -> u64 {
 }
 
 impl Limits {
-    /// Limits of the machine with these CPUID leaves.
-    #[must_use]
-    pub fn from_cpuid(cpuid: &Cpuid) -> Self {
-        let [_, _, leaf1_ecx, leaf1_edx] = cpuid.leaf1;
-        let [_, leaf7_ebx, leaf7_ecx, _] = cpuid.leaf7;
-        let [_, _, extended1_ecx, extended1_edx] = cpuid.extended1;
+    /// Limits of the machine where CPUID answers these leaves (subleaf 0), zeros for a leaf that does not exist.
+    pub fn from_cpuid(leaf: impl Fn(u32) -> [u32; 4]) -> Self {
+        let [_, _, leaf1_ecx, leaf1_edx] = leaf(1);
+        let [_, leaf7_ebx, leaf7_ecx, _] = leaf(7);
+        let [_, _, extended1_ecx, extended1_edx] = leaf(0x8000_0001);
         let ffxsr = u64::from(extended1_edx >> 25 & 1) << 14;
         let tce = u64::from(extended1_ecx >> 17 & 1) << 15;
         let has_xsave = leaf1_ecx & 1 << 26 != 0;
-        let physical_bits = (cpuid.extended8[0] & 0xff).clamp(36, 52);
+        let physical_bits = (leaf(0x8000_0008)[0] & 0xff).clamp(36, 52);
         Self {
             cr3: (1 << physical_bits) - 1,
             cr4: CR4_PCE
@@ -85,7 +74,7 @@ impl Limits {
                 | allowed(leaf7_ebx, CR4_LEAF7_EBX)
                 | allowed(leaf7_ecx, CR4_LEAF7_ECX),
             efer: EFER_BASE | ffxsr | tce,
-            xcr0: if has_xsave { u64::from(cpuid.leaf_d[0]) & XCR0_MASK | 1 } else { 1 },
+            xcr0: if has_xsave { u64::from(leaf(0xd)[0]) & XCR0_MASK | 1 } else { 1 },
         }
     }
 
@@ -95,25 +84,52 @@ impl Limits {
         Self { cr4: self.cr4 & !bits, ..self }
     }
 
-    /// CR0 with the bits that exist. ET is always set.
-    #[inline]
+    /// Bits of CR4 that a guest may have.
     #[must_use]
-    pub const fn cr0(&self, value: u64) -> u64 {
-        value & CR0_MASK | CR0_ET
+    pub const fn cr4(&self) -> u64 {
+        self.cr4
     }
 
-    /// CR3 within the physical address width.
-    #[inline]
+    /// A register's value with the bits that exist on this processor and that the kernel can keep apart per guest. `None` if WRMSR
+    /// would refuse it whole.
+    #[inline(always)]
     #[must_use]
-    pub const fn cr3(&self, value: u64) -> u64 {
-        value & self.cr3
+    pub fn fit(&self, field: Field, value: u64) -> Option<u64> {
+        Some(match field {
+            Field::Cr0 => value & CR0_MASK | CR0_ET,
+            Field::Cr3 => value & self.cr3,
+            Field::Cr4 => value & self.cr4,
+            Field::Cr8 => value & 0xf,
+            Field::Xcr0 => self.xcr0(value),
+            Field::Rflags => value & RFLAGS_MASK | RFLAGS_ONES,
+            Field::Dr6 => value & DR6_MASK | DR6_ONES,
+            Field::Dr7 => value & DR7_MASK | DR7_ONES,
+            Field::Pat if !is_pat(value) => return None,
+            Field::Sfmask => value & 0xffff_ffff,
+            Field::SysenterEsp | Field::SysenterEip | Field::Lstar | Field::Cstar | Field::KernelGsBase => {
+                self.canonical(value)
+            }
+            _ => value,
+        })
     }
 
-    /// CR4 with the bits that the processor has and the kernel can keep apart per guest.
-    #[inline]
+    /// A segment or table register: its base canonical; of a table only base and 16 bits of limit.
+    #[inline(always)]
     #[must_use]
-    pub const fn cr4(&self, value: u64) -> u64 {
-        value & self.cr4
+    pub const fn segment(&self, name: SegmentName, segment: Segment) -> Segment {
+        let segment = Segment { base: self.canonical(segment.base), ..segment };
+        match name {
+            SegmentName::Gdtr | SegmentName::Idtr => {
+                Segment { selector: 0, access: 0, limit: segment.limit & 0xffff, ..segment }
+            }
+            _ => segment,
+        }
+    }
+
+    /// An address as the processor would have it: bits beyond the highest are copies of it.
+    const fn canonical(&self, address: u64) -> u64 {
+        let unused = if self.cr4 & CR4_LA57 != 0 { 7 } else { 16 };
+        ((address << unused).cast_signed() >> unused).cast_unsigned()
     }
 
     /// EFER for the processor. LMA is not the monitor's to say: it follows from LME and paging (APM vol. 2, 14.6.1).
@@ -125,51 +141,35 @@ impl Limits {
     }
 
     /// XCR0 that XSETBV would take: x87 always, AVX only with SSE.
-    #[inline]
-    #[must_use]
-    pub const fn xcr0(&self, value: u64) -> u64 {
+    const fn xcr0(&self, value: u64) -> u64 {
         let value = value & self.xcr0 | 1;
         if value & 2 == 0 { 1 } else { value }
     }
+}
 
-    /// DR6 with its fixed bits.
-    #[inline]
-    #[must_use]
-    pub const fn dr6(&self, value: u64) -> u64 {
-        value & DR6_MASK | DR6_ONES
-    }
-
-    /// DR7 with its fixed bits.
-    #[inline]
-    #[must_use]
-    pub const fn dr7(&self, value: u64) -> u64 {
-        value & DR7_MASK | DR7_ONES
-    }
-
-    /// RFLAGS with its fixed bits.
-    #[inline]
-    #[must_use]
-    pub const fn rflags(&self, value: u64) -> u64 {
-        value & RFLAGS_MASK | RFLAGS_ONES
-    }
+/// Whether all types of memory in a page-attribute table exist (APM vol. 2, 7.8.1).
+fn is_pat(value: u64) -> bool {
+    value.to_le_bytes().iter().all(|kind| matches!(kind, 0 | 1 | 4..=7))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CR0_PG, Cpuid, Limits};
+    use super::{CR0_PG, Field, Limits, Segment, SegmentName};
 
     /// What QEMU's EPYC model says, as far as it matters.
-    const EPYC: Cpuid = Cpuid {
-        leaf1: [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
-        leaf7: [0, 0x209c_01a9, 0, 0],
-        leaf_d: [7, 0x340, 0x340, 0],
-        extended1: [0, 0, 0x0040_03f7, 0x2fd3_fbff],
-        extended8: [0x3028, 0, 0, 0],
-        extended_a: [1, 16, 0, 1],
-    };
+    fn epyc_leaf(leaf: u32) -> [u32; 4] {
+        match leaf {
+            1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+            7 => [0, 0x209c_01a9, 0, 0],
+            0xd => [7, 0x340, 0x340, 0],
+            0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+            0x8000_0008 => [0x3028, 0, 0, 0],
+            _ => [0; 4],
+        }
+    }
 
     fn epyc() -> Limits {
-        Limits::from_cpuid(&EPYC)
+        Limits::from_cpuid(epyc_leaf)
     }
 
     #[test]
@@ -182,15 +182,33 @@ mod tests {
 
     #[test]
     fn reserved_bits_go() {
-        let limits = epyc();
-        assert_eq!(limits.cr0(u64::MAX), 0xe005_003f);
-        assert_eq!(limits.cr3(u64::MAX), (1 << 40) - 1);
-        assert_eq!(limits.cr4(u64::MAX) & !0x0037_0fff, 0);
-        assert_eq!(limits.cr4(u64::MAX) & 1 << 13, 0, "VMXE");
-        assert_eq!(limits.dr6(u64::MAX), 0xffff_efff & !0x1000 | 0xffff_0ff0);
-        assert_eq!(limits.dr7(0), 0x400);
-        assert_eq!(limits.rflags(u64::MAX), 0x003f_7fd7);
-        assert_eq!(limits.rflags(0), 2);
+        let fit = |field, value| epyc().fit(field, value).unwrap();
+        assert_eq!(fit(Field::Cr0, u64::MAX), 0xe005_003f);
+        assert_eq!(fit(Field::Cr3, u64::MAX), (1 << 40) - 1);
+        assert_eq!(fit(Field::Cr4, u64::MAX) & !0x0037_0fff, 0);
+        assert_eq!(fit(Field::Cr4, u64::MAX) & 1 << 13, 0, "VMXE");
+        assert_eq!(fit(Field::Dr6, u64::MAX), 0xffff_efff & !0x1000 | 0xffff_0ff0);
+        assert_eq!(fit(Field::Dr7, 0), 0x400);
+        assert_eq!(fit(Field::Rflags, u64::MAX), 0x003f_7fd7);
+        assert_eq!(fit(Field::Rflags, 0), 2);
+        assert_eq!(fit(Field::Lstar, 0x8000_1234_5678), 0xffff_8000_1234_5678);
+    }
+
+    #[test]
+    fn page_attributes_are_taken_whole_or_not_at_all() {
+        assert_eq!(epyc().fit(Field::Pat, 0x0007_0406_0007_0402), None);
+        assert_eq!(epyc().fit(Field::Pat, 0x0007_0405_0601_0004), Some(0x0007_0405_0601_0004));
+    }
+
+    #[test]
+    fn tables_have_base_and_limit() {
+        let noise = Segment { selector: 1, access: 2, limit: 0x1_2345, base: 1 << 47, ..Segment::default() };
+        let base = !0 << 47;
+        assert_eq!(
+            epyc().segment(SegmentName::Idtr, noise),
+            Segment { selector: 0, access: 0, limit: 0x2345, base, ..noise }
+        );
+        assert_eq!(epyc().segment(SegmentName::Tr, noise), Segment { base, ..noise });
     }
 
     #[test]

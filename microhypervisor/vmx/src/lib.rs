@@ -9,9 +9,10 @@
 //! ```
 //!
 //! * [`machine`] – what the processor's capability registers say, and the control words that follow
-//! * [`vmcs`] – fields of the control structure (VMCS), and access to them
-//! * [`vcpu`] – the virtual CPU: initial state, entry, and the VMCS behind [`cloister_vcpu::Control`]
-//! * [`exit`] – exit reasons into the contract's, and which of them the kernel ends itself
+//! * `vmcs` – access to the fields of the control structure (VMCS)
+//! * [`vcpu`] – the virtual CPU: initial state, entry
+//! * `state` – its registers: the VMCS behind [`cloister_vcpu::Control`]
+//! * `exit` – exit reasons into the contract's, and which of them the kernel ends itself
 //! * [`permission`] – the map of intercepted MSRs
 //! * [`world`] – what a core has for its guests ([`world::Host`]), the world switch, instructions of VMX
 //!
@@ -25,15 +26,16 @@
 #![cfg_attr(not(test), no_std)]
 #![expect(unsafe_code, reason = "instructions of VMX, the region that the processor writes")]
 
-pub mod exit;
+mod exit;
 pub mod machine;
 pub mod permission;
+mod state;
 pub mod vcpu;
-pub mod vmcs;
+mod vmcs;
 pub mod world;
 
 pub use machine::Machine;
-pub use vcpu::{Setup, Vcpu};
+pub use vcpu::Vcpu;
 
 #[cfg(test)]
 mod tests;

@@ -4,18 +4,13 @@
 //! A control is *required* (no guest without it), *wanted* (set where it exists), or off. Everything that a processor with
 //! unrestricted guests has always had besides is required, so that there is one way of each thing.
 
-use cloister_vcpu::{Cpuid, Limits};
-
-const BASIC: u32 = 0x480;
-const MISC: u32 = 0x485;
-const CR0_FIXED0: u32 = 0x486;
-const CR4_FIXED0: u32 = 0x488;
-const SECONDARY: u32 = 0x48b;
-const EPT_VPID: u32 = 0x48c;
-const TRUE_PIN: u32 = 0x48d;
-const TRUE_PRIMARY: u32 = 0x48e;
-const TRUE_EXIT: u32 = 0x48f;
-const TRUE_ENTRY: u32 = 0x490;
+use cloister_vcpu::Limits;
+use cloister_vcpu::limits::{CR4_LA57, CR4_MCE};
+use x86::msr::{
+    IA32_VMX_BASIC, IA32_VMX_CR0_FIXED0, IA32_VMX_CR4_FIXED0, IA32_VMX_CR4_FIXED1, IA32_VMX_EPT_VPID_CAP,
+    IA32_VMX_MISC, IA32_VMX_PROCBASED_CTLS2, IA32_VMX_TRUE_ENTRY_CTLS, IA32_VMX_TRUE_EXIT_CTLS,
+    IA32_VMX_TRUE_PINBASED_CTLS, IA32_VMX_TRUE_PROCBASED_CTLS,
+};
 
 /// External interrupts, NMIs, virtual NMIs.
 const PIN_REQUIRED: u32 = 1 << 0 | 1 << 3 | 1 << 5;
@@ -37,8 +32,8 @@ const PRIMARY_REQUIRED: u32 =
 const SECONDARY_CONTROLS: u32 = 1 << 31;
 /// EPT, WBINVD, unrestricted guest.
 const SECONDARY_REQUIRED: u32 = 1 << 1 | 1 << 6 | 1 << 7;
-/// VPID.
-const SECONDARY_WANTED: u32 = TAGGED;
+/// VPID, and that instructions for enclaves exit, which do not exist for a guest.
+const SECONDARY_WANTED: u32 = TAGGED | 1 << 15;
 /// RDTSCP and RDPID, INVPCID: a guest can execute them. Required where the processor has them, since its CPUID tells guests so.
 const RDTSCP: u32 = 1 << 3;
 /// As above.
@@ -54,8 +49,9 @@ pub(crate) const ENTRY_LONG_MODE: u64 = 1 << 9;
 
 /// Page walks of 4 levels, write-back tables, pages of 2 MiB, INVEPT for everything.
 const EPT_REQUIRED: u64 = 1 << 6 | 1 << 14 | 1 << 16 | 1 << 20 | 1 << 26;
-/// CR4: addresses of 57 bits, which no field here would be checked for.
-const CR4_LA57: u64 = 1 << 12;
+/// Processors (CPUID leaf 1, EAX) with unrestricted guests whose preemption timer counts at a rate of its own, by Intel's specification
+/// updates: Xeon 7500, Core of 2010 in two steppings, Xeon E3-1200 v2.
+const TIMER_ERRATUM: [u32; 4] = [0x2_06e6, 0x2_0652, 0x2_0655, 0x3_06a8];
 
 /// The machine, as far as guests are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +60,8 @@ pub struct Machine {
     pub limits: Limits,
     /// Revision that a VMXON region and a VMCS begin with.
     pub revision: u32,
+    /// Physical address of the MSR map ([`crate::permission::fill_msr_map`]).
+    pub msr_map: u64,
     /// Pages of 1 GiB in guest spaces.
     pub huge_pages: bool,
     pub(crate) pin: u32,
@@ -84,48 +82,58 @@ pub struct Machine {
 }
 
 /// A control word: low half of the register: what must be set; high half: what may be.
-fn word(capability: u64, required: u32, wanted: u32) -> Option<u32> {
+fn word(capability: u64, required: u32, wanted: u32, lack: &'static str) -> Result<u32, &'static str> {
     let [a, b, c, d, e, f, g, h] = capability.to_le_bytes();
     let (ones, most) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
-    (required & !most == 0).then_some(ones | required | wanted & most)
+    if required & !most == 0 { Ok(ones | required | wanted & most) } else { Err(lack) }
 }
 
 impl Machine {
-    /// Reads the capability registers, which exist where CPUID says that VMX does.
+    /// Reads the capability registers, which exist where CPUID says that VMX does; `leaf` answers CPUID (subleaf 0), zeros for a leaf that does not
+    /// exist.
     ///
     /// # Errors
     /// What the processor lacks.
-    pub fn detect(cpuid: &Cpuid, msr: impl Fn(u32) -> u64) -> Result<Self, &'static str> {
-        let basic = msr(BASIC);
+    pub fn detect(
+        leaf: impl Fn(u32) -> [u32; 4],
+        msr: impl Fn(u32) -> u64,
+        msr_map: u64,
+    ) -> Result<Self, &'static str> {
+        let basic = msr(IA32_VMX_BASIC);
         // Bit 55: the registers of A.3 to A.5 exist that tell the truth; memory type write-back: bits 50..53 = 6.
         if basic >> 55 & 1 == 0 || basic >> 50 & 0xf != 6 {
             return Err("the processor's VMX is too old");
         }
-        let primary = word(msr(TRUE_PRIMARY), PRIMARY_REQUIRED, 0);
-        let primary = primary.ok_or("the processor's VMX lacks a primary control")?;
-        let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (cpuid.leaf7, cpuid.extended1);
+        let ([_, seven_ebx, seven_ecx, _], [.., extended_edx]) = (leaf(7), leaf(0x8000_0001));
         let rdtscp = if extended_edx >> 27 & 1 != 0 || seven_ecx >> 22 & 1 != 0 { RDTSCP } else { 0 };
         let invpcid = if seven_ebx >> 10 & 1 != 0 { INVPCID } else { 0 };
-        let secondary = word(msr(SECONDARY), SECONDARY_REQUIRED | rdtscp | invpcid, SECONDARY_WANTED);
-        let secondary = secondary.ok_or("the processor's VMX lacks EPT, unrestricted guests, or an instruction")?;
-        let ept = msr(EPT_VPID);
+        let required = SECONDARY_REQUIRED | rdtscp | invpcid;
+        let ept = msr(IA32_VMX_EPT_VPID_CAP);
         if ept & EPT_REQUIRED != EPT_REQUIRED {
             return Err("the processor's EPT lacks something");
         }
         let [a, b, c, d, ..] = basic.to_le_bytes();
+        let cr4_most = msr(IA32_VMX_CR4_FIXED1);
+        let timer = if TIMER_ERRATUM.contains(&leaf(1)[0]) { 0 } else { TIMER };
         Ok(Self {
-            limits: Limits::from_cpuid(cpuid).without_cr4(CR4_LA57),
+            limits: Limits::from_cpuid(leaf).without_cr4(CR4_LA57 | !cr4_most),
             revision: u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff,
+            msr_map,
             huge_pages: ept >> 17 & 1 != 0,
-            timer_shift: u32::from(msr(MISC).to_le_bytes()[0]) & 0x1f,
-            pin: word(msr(TRUE_PIN), PIN_REQUIRED, TIMER).ok_or("the processor's VMX lacks virtual NMIs")?,
-            primary,
-            secondary,
-            exit: word(msr(TRUE_EXIT), EXIT_REQUIRED, 0).ok_or("the processor's VMX lacks an exit control")?,
-            entry: word(msr(TRUE_ENTRY), ENTRY_REQUIRED, 0).ok_or("the processor's VMX lacks an entry control")?,
+            timer_shift: u32::from(msr(IA32_VMX_MISC).to_le_bytes()[0]) & 0x1f,
+            pin: word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer, "VMX lacks virtual NMIs")?,
+            primary: word(msr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY_REQUIRED, 0, "VMX lacks a primary control")?,
+            secondary: word(
+                msr(IA32_VMX_PROCBASED_CTLS2),
+                required,
+                SECONDARY_WANTED,
+                "VMX lacks EPT, unrestricted guests, or an instruction of the processor's",
+            )?,
+            exit: word(msr(IA32_VMX_TRUE_EXIT_CTLS), EXIT_REQUIRED, 0, "VMX lacks an exit control")?,
+            entry: word(msr(IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_REQUIRED, 0, "VMX lacks an entry control")?,
             // An unrestricted guest may be without protection and paging.
-            cr0_ones: msr(CR0_FIXED0) & !(1 << 31 | 1),
-            cr4_ones: msr(CR4_FIXED0),
+            cr0_ones: msr(IA32_VMX_CR0_FIXED0) & !(1 << 31 | 1),
+            cr4_ones: msr(IA32_VMX_CR4_FIXED0) | cr4_most & CR4_MCE,
             flush: if ept >> 25 & 1 != 0 { 1 } else { 2 },
             string_details: basic >> 54 & 1 != 0,
         })
@@ -145,7 +153,7 @@ impl Machine {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Cpuid, Machine};
+    use super::Machine;
 
     /// A processor like Haswell, as far as it matters.
     fn haswell_msr(msr: u32) -> u64 {
@@ -154,6 +162,7 @@ pub(crate) mod tests {
             0x485 => 0x0000_0000_0004_01e5,
             0x486 => 0x8000_0021,
             0x488 => 0x2000,
+            0x489 => 0x0017_67ff,
             0x48b => 0x0000_7cff_0000_0000,
             0x48c => 0x0000_0f01_0633_4141,
             0x48d => 0x0000_007f_0000_0016,
@@ -164,17 +173,19 @@ pub(crate) mod tests {
         }
     }
 
-    const HASWELL: Cpuid = Cpuid {
-        leaf1: [0x0003_06c3, 0, 0x77fa_fbff, 0xbfeb_fbff],
-        leaf7: [0, 0x0000_27ab, 0, 0],
-        leaf_d: [7, 0x340, 0x340, 0],
-        extended1: [0, 0, 0x21, 0x2c10_0800],
-        extended8: [0x3027, 0, 0, 0],
-        extended_a: [0; 4],
-    };
+    fn haswell_leaf(leaf: u32) -> [u32; 4] {
+        match leaf {
+            1 => [0x0003_06c3, 0, 0x77fa_fbff, 0xbfeb_fbff],
+            7 => [0, 0x0000_27ab, 0, 0],
+            0xd => [7, 0x340, 0x340, 0],
+            0x8000_0001 => [0, 0, 0x21, 0x2c10_0800],
+            0x8000_0008 => [0x3027, 0, 0, 0],
+            _ => [0; 4],
+        }
+    }
 
     pub(crate) fn haswell() -> Machine {
-        Machine::detect(&HASWELL, haswell_msr).unwrap()
+        Machine::detect(haswell_leaf, haswell_msr, 0x4000).unwrap()
     }
 
     #[test]
@@ -185,14 +196,21 @@ pub(crate) mod tests {
         assert!(machine.has_timer());
         assert_eq!(machine.primary & !0x0400_6172, 0xb1a0_0488 & !0x0400_6172);
         assert_eq!(machine.secondary, 0x10ea);
-        assert_eq!((machine.cr0_ones, machine.cr4_ones), (0x20, 0x2000));
+        assert_eq!((machine.cr0_ones, machine.cr4_ones), (0x20, 0x2040));
         assert!(machine.is_tagged() && machine.string_details);
+    }
+
+    #[test]
+    fn a_timer_with_an_erratum_is_not_used() {
+        let old = |leaf| if leaf == 1 { [0x3_06a8, 0, 0x77fa_fbff, 0xbfeb_fbff] } else { haswell_leaf(leaf) };
+        assert!(!Machine::detect(old, haswell_msr, 0).unwrap().has_timer());
     }
 
     #[test]
     fn what_is_lacking_is_told() {
         let without = |number: u32, bit: u32| {
-            Machine::detect(&HASWELL, |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 }))
+            let less = |msr| haswell_msr(msr) & !(if msr == number { 1 << bit } else { 0 });
+            Machine::detect(haswell_leaf, less, 0x4000)
         };
         for (number, bit) in [
             (0x480, 55),

@@ -2,12 +2,10 @@
 //! The map that says which MSRs a guest reaches without an exit (SDM vol. 3C, 25.6.9). One serves all guests. Ports need no
 //! map: each exits.
 
+use cloister_vcpu::SWAPPED_MSRS;
+
 /// Size of the map, bytes: reads of low and high registers, then writes of both.
 pub const MSR_MAP: usize = 4096;
-
-/// MSRs that the world switch swaps: SYSENTER, STAR to SFMASK, FS base, GS base, KERNEL_GS_BASE.
-pub const SWAPPED_MSRS: [u32; 10] =
-    [0x174, 0x175, 0x176, 0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0100, 0xc000_0101, 0xc000_0102];
 
 /// Fills the map: all exit but [`SWAPPED_MSRS`].
 pub fn fill_msr_map(map: &mut [u8; MSR_MAP]) {
@@ -15,11 +13,8 @@ pub fn fill_msr_map(map: &mut [u8; MSR_MAP]) {
     for msr in SWAPPED_MSRS {
         let high = if msr >= 0xc000_0000 { 1024 } else { 0 };
         let byte = high + (msr & 0x1fff) as usize / 8;
-        for place in [byte, byte + 2048] {
-            if let Some(bits) = map.get_mut(place) {
-                *bits &= !(1 << (msr % 8));
-            }
-        }
+        map[byte] &= !(1 << (msr % 8));
+        map[byte + 2048] &= !(1 << (msr % 8));
     }
 }
 

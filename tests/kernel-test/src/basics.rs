@@ -68,6 +68,7 @@ fn wide() -> Outcome {
     refused!(BadParameter, Raw::<22>(first));
     refused!(BadParameter, Raw::<23>(first));
     refused!(BadParameter, Raw::<24>(first));
+    refused!(BadParameter, Raw::<29>(first));
     // The second selector of a call.
     refused!(BadParameter, Raw::<14>([u64::from(ROOT_PD), WIDE | 1, 0, 0, 0, 0]));
     refused!(BadParameter, Raw::<8>([EMPTY.into(), 1, 0, WIDE, 0, 0]));

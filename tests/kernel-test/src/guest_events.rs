@@ -6,14 +6,12 @@ use crate::guest_guards::needed;
 use crate::harness::{Failure, Outcome, Test};
 use crate::{check, equal};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess, SHADOW_NMI, SHADOW_STI};
-use cloister_abi::hip::features;
 use cloister_abi::hypercall::VcpuKick;
-use cloister_bare::entry::hip;
 use cloister_bare::guest::{CODE, Guest, SIZE, all_groups};
 use cloister_bare::kernel::call;
 use cloister_bare::time;
 
-pub(crate) static TESTS: [Test; 14] = [
+pub(crate) static TESTS: [Test; 15] = [
     ("guest-deadline", deadline),
     ("guest-kick-before-run", kick),
     ("guest-interrupt-injected", interrupt),
@@ -21,6 +19,7 @@ pub(crate) static TESTS: [Test; 14] = [
     ("guest-nmi-blocks-nmi", nmi),
     ("guest-interrupt-window", window),
     ("guest-sti-shadow", shadow),
+    ("guest-machine-check-bit", machine_check_bit),
     ("guest-task-priority", priority),
     ("guest-invalid-state", invalid),
     ("guest-floating-point", floating_point),
@@ -163,6 +162,28 @@ fn shadow() -> Outcome {
     let mut guest = with_handlers(&[0xfb, 0xf4])?;
     equal!(guest.run()?, ExitReason::Hlt);
     equal!(guest.state().shadow, SHADOW_STI);
+    guest.destroy();
+    // What a monitor injects is delivered, whatever shadow it left.
+    let mut guest = with_handlers(&[0x90, 0xf4])?;
+    (guest.state().rflags, guest.state().shadow) = (0x202, SHADOW_STI);
+    inject(&mut guest, Event::interrupt(0x20));
+    in_handler(&mut guest)?;
+    guest.destroy();
+    Ok(())
+}
+
+/// CR4.MCE is the host's while a guest runs, and the guest's where it looks.
+fn machine_check_bit() -> Outcome {
+    needed()?;
+    // mov eax, 0x40; mov cr4, eax; mov ebx, cr4; xor eax, eax; mov cr4, eax; mov ecx, cr4; hlt
+    #[rustfmt::skip]
+    let code = [
+        0x66, 0xb8, 0x40, 0, 0, 0, 0x0f, 0x22, 0xe0, 0x0f, 0x20, 0xe3,
+        0x66, 0x31, 0xc0, 0x0f, 0x22, 0xe0, 0x0f, 0x20, 0xe1, 0xf4,
+    ];
+    let mut guest = Guest::real(&code)?;
+    equal!(guest.run()?, ExitReason::Hlt);
+    equal!((guest.state().gpr[3], guest.state().gpr[1], guest.state().cr4), (0x40, 0, 0));
     guest.destroy();
     Ok(())
 }

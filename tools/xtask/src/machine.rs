@@ -43,7 +43,7 @@ pub(crate) struct Config {
     pub(crate) boot: Boot,
     pub(crate) memory: Size,
     pub(crate) smp: u32,
-    /// Devices beside the usual ones, as QEMU names them.
+    /// Devices beside the usual ones, as QEMU names them; and firmware tables: `acpitable,` and what QEMU's option wants.
     pub(crate) devices: Vec<String>,
     /// How a developer looks into it.
     pub(crate) control: Control,
@@ -262,7 +262,10 @@ fn command(config: &Config, console: &Listener, log: &Listener, monitor: Option<
         command.args(["-device", "VGA"]);
     }
     for device in &config.devices {
-        command.args(["-device", device]);
+        match device.strip_prefix("acpitable,") {
+            Some(table) => command.args(["-acpitable", table]),
+            None => command.args(["-device", device]),
+        };
     }
     add_boot(&mut command, &config.boot, &config.folder)?;
     Ok(command)

@@ -131,6 +131,22 @@ fn memory_vt_d_8_4_behind_a_bridge() {
     assert_eq!(Reserved { end: u64::MAX, ..range }.pages(), None);
 }
 
+/// What the machines of the kernel's tests are given.
+#[test]
+fn tables_of_test_machines() {
+    let all = |kind, after_header: &[u8]| found(kind, &[&[0; 36], after_header].concat());
+    let page = |device| {
+        let (first, last) = (Requester(device), Requester(device));
+        Reserved { first, last, base: 0x2000_0000, end: 0x2000_1000, read: true, write: true }
+    };
+    let amd = all(Kind::Amd, include_bytes!("../../../../tests/kernel-test/tables/ivrs.bin"));
+    assert_eq!((list(amd.units), list(amd.io_apics)), (vec![(0xfed8_0000, Requester(8))], vec![(0, Requester(0xa0))]));
+    assert_eq!(list(amd.reserved), [page(0x10)]);
+    let intel = all(Kind::Intel, include_bytes!("../../../../tests/kernel-test/tables/dmar.bin"));
+    assert_eq!(list(intel.units), [(0xfed9_0000, Requester(0xffff))]);
+    assert_eq!((list(intel.io_apics), list(intel.reserved)), (vec![(0, Requester(0xff00))], vec![page(8)]));
+}
+
 proptest! {
     #[test]
     fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..400), kind in 0usize..8, length in 0u8..120) {

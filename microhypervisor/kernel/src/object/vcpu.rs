@@ -9,10 +9,11 @@ use cloister_abi::arch::current::vcpu::VcpuState;
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
 use cloister_mechanism::Frames;
+use cloister_vcpu::StatePage;
 use core::cell::{Cell, UnsafeCell};
 use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::AtomicBool;
 
 /// Virtual CPU (VCPU).
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(crate) struct Vcpu {
     host: Ref<Space>,
     address: u64,
     /// State page, as the kernel sees it.
-    pub(crate) page: NonNull<VcpuState>,
+    pub(crate) page: StatePage,
     block: NonNull<u8>,
     /// Floating-point state while it is not in the registers.
     pub(crate) fpu: NonNull<u8>,
@@ -34,6 +35,8 @@ pub(crate) struct Vcpu {
     pub(crate) generation: Cell<u64>,
     /// The EC that runs it.
     pub(crate) runner: Cell<Option<NonNull<Ec>>>,
+    /// The run has a reference.
+    pub(crate) held: Cell<bool>,
     /// Asked to leave the guest.
     pub(crate) kicked: AtomicBool,
     /// Core it belongs to.
@@ -58,23 +61,15 @@ impl Vcpu {
         (host, address): (Ref<Space>, u64),
         core: u8,
     ) -> Result<Ref<Self>, Status> {
-        let mut frames = [None; 3];
-        for index in 0..frames.len() {
-            match payer.take_zeroed() {
-                Ok(frame) => frames[index] = Some(frame),
-                Err(why) => {
-                    give(payer, &frames);
-                    return Err(status(why));
-                }
-            }
-        }
-        let [Some(page), Some(block), Some(area)] = frames else { return Err(Status::OutOfMemory) };
+        let frames @ [page, block, area] = take(payer)?;
         if let Err(why) = host.map_frame(address, page) {
             give(payer, &frames);
             return Err(why);
         }
         fpu::initialize(area);
         let tag = guest::Tag::take();
+        // SAFETY: the frame stays mapped for the kernel, and goes with the VCPU.
+        let state = unsafe { StatePage::new(page.cast()) };
         // SAFETY: the block is this VCPU's own; the guest space outlives it.
         let machine = unsafe { guest::new_cpu(block, guest.root(), &tag) };
         let vcpu = Self {
@@ -82,13 +77,14 @@ impl Vcpu {
             guest,
             host,
             address,
-            page: page.cast(),
+            page: state,
             block,
             fpu: area,
             machine: UnsafeCell::new(machine),
             tag,
             generation: Cell::new(0),
             runner: Cell::new(None),
+            held: Cell::new(false),
             kicked: AtomicBool::new(false),
             core,
         };
@@ -107,17 +103,20 @@ impl Vcpu {
     /// Until when the monitor lets the guest run, as its state page says; 0 for ever.
     #[inline]
     pub(crate) fn deadline(&self) -> u64 {
-        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, deadline)).cast::<AtomicU64>();
-        // SAFETY: the page is a frame of the VCPU's; the monitor may write it at any time, so it is read as an atomic word.
-        unsafe { &*word }.load(Relaxed)
+        self.page.read::<{ offset_of!(VcpuState, deadline) }>()
     }
 
     /// What RDTSCP answers in the guest, as the state page says.
     #[inline]
     pub(crate) fn tsc_aux(&self) -> u64 {
-        let word = self.page.as_ptr().wrapping_byte_add(offset_of!(VcpuState, tsc_aux)).cast::<AtomicU64>();
-        // SAFETY: as `deadline`.
-        unsafe { &*word }.load(Relaxed)
+        self.page.read::<{ offset_of!(VcpuState, tsc_aux) }>()
+    }
+
+    /// The run goes beyond the handler that began it: it needs a reference.
+    pub(crate) fn hold(&self) {
+        if !self.held.replace(true) {
+            self.header.acquire();
+        }
     }
 
     /// Whether its translations share a tag with those of others.
@@ -153,8 +152,20 @@ impl Vcpu {
     }
 }
 
-fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
-    for frame in frames.iter().flatten() {
+/// Frames for state page, control structure and floating-point state.
+fn take(payer: &Pd) -> Result<[NonNull<u8>; 3], Status> {
+    let mut frames = [NonNull::dangling(); 3];
+    for index in 0..frames.len() {
+        frames[index] = payer.take_zeroed().map_err(|why| {
+            give(payer, &frames[..index]);
+            status(why)
+        })?;
+    }
+    Ok(frames)
+}
+
+fn give(payer: &Pd, frames: &[NonNull<u8>]) {
+    for frame in frames {
         // SAFETY: the frames were taken from this payer, and nothing uses them.
         unsafe { payer.give(*frame) };
     }
@@ -162,10 +173,10 @@ fn give(payer: &Pd, frames: &[Option<NonNull<u8>>; 3]) {
 
 impl Drop for Vcpu {
     fn drop(&mut self) {
-        let frames = [Some(self.page.cast()), Some(self.block), Some(self.fpu)];
-        self.host.unmap_frame(self.address, self.page.cast());
+        let page = self.page.pointer().cast();
+        self.host.unmap_frame(self.address, page);
         if let Some(payer) = self.header.payer() {
-            give(payer, &frames);
+            give(payer, &[page, self.block, self.fpu]);
         }
     }
 }

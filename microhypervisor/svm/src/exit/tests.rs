@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Tests of exit codes, by the tables of AMD APM vol. 2, appendix C.
 
-use super::{length, qualification};
 use crate::machine::Machine;
-use crate::machine::tests::{EPYC, epyc};
-use crate::tests::Fixture;
+use crate::machine::tests::epyc;
+use crate::tests::{Fixture, fixture, of};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
-use cloister_vcpu::{Control, Cpuid, Exit};
+use cloister_vcpu::{Control, Exit, Exits};
 use proptest::prelude::*;
 
 fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
-    let mut fixture = Fixture::new();
-    let control = &mut fixture.vmcb().control;
+    let mut fixture = fixture();
+    let control = &mut fixture.block().control;
     (control.exit_code, control.exit_info1, control.exit_info2) = (code, info1, info2);
     let exit = fixture.vcpu.classify();
     (fixture, exit)
@@ -44,18 +43,18 @@ fn codes_with_one_reason() {
     for (code, reason, bytes) in cases {
         let (mut fixture, exit) = exit(code, 0, 0);
         assert_eq!(exit, Exit::Monitor(reason), "{code:#x}");
-        assert_eq!(length(fixture.vmcb(), &epyc()), bytes, "{code:#x}");
+        assert_eq!(fixture.vcpu.length(), bytes, "{code:#x}");
     }
     assert_eq!(exit(0x7c, 1, 0).1, Exit::Monitor(ExitReason::WrMsr));
 }
 
 #[test]
 fn refused_state_is_read_whole_the_next_time() {
-    let mut fixture = Fixture::new();
-    fixture.vmcb().control.clean = u32::MAX;
-    fixture.vmcb().control.exit_code = u64::MAX;
+    let mut fixture = fixture();
+    fixture.block().control.clean = u32::MAX;
+    fixture.block().control.exit_code = u64::MAX;
     assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::InvalidState));
-    assert_eq!(fixture.vmcb().control.clean, 0);
+    assert_eq!(fixture.block().control.clean, 0);
 }
 
 #[test]
@@ -65,11 +64,11 @@ fn codes_of_the_kernel() {
     }
     assert_eq!(exit(0x52, 0, 0).1, Exit::MachineCheck);
     let (mut fixture, debug) = exit(0x41, 0, 0);
-    assert_eq!((debug, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0301));
+    assert_eq!((debug, fixture.block().control.event), (Exit::Resume, 0x8000_0301));
     let (mut fixture, alignment) = exit(0x51, 0, 0);
-    assert_eq!((alignment, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0b11));
+    assert_eq!((alignment, fixture.block().control.event), (Exit::Resume, 0x8000_0b11));
     let (mut fixture, rdpru) = exit(0x8e, 0, 0);
-    assert_eq!((rdpru, fixture.vmcb().control.event), (Exit::Resume, 0x8000_0306));
+    assert_eq!((rdpru, fixture.block().control.event), (Exit::Resume, 0x8000_0306));
 }
 
 #[test]
@@ -77,48 +76,48 @@ fn instructions_of_svm_are_undefined() {
     for code in [0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86] {
         let (mut fixture, exit) = exit(code, 0, 0);
         assert_eq!(exit, Exit::Monitor(ExitReason::Virtualization), "{code:#x}");
-        assert_eq!(fixture.vmcb().control.event, Event::exception(6, None).0);
+        assert_eq!(fixture.block().control.event, Event::exception(6, None).0);
     }
 }
 
 #[test]
 fn monitor_sees_exceptions_it_asked_for() {
-    let mut fixture = Fixture::new();
+    let mut fixture = fixture();
     fixture.state().controls = (Controls::DEBUG | Controls::DR).bits();
     fixture.state().load = Groups::CONTROL.bits();
     let page = fixture.page();
     fixture.vcpu.take(page);
     for (code, vector) in [(0x41, 1), (0x43, 3)] {
-        fixture.vmcb().control.exit_code = code;
+        fixture.block().control.exit_code = code;
         assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Exception));
-        assert_eq!(qualification(fixture.vmcb(), ExitReason::Exception, &epyc())[0], vector);
+        assert_eq!(fixture.vcpu.qualification(ExitReason::Exception)[0], vector);
     }
-    fixture.vmcb().control.exit_code = 0x37;
+    fixture.block().control.exit_code = 0x37;
     assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Dr));
-    assert_eq!(qualification(fixture.vmcb(), ExitReason::Dr, &epyc())[0], 0x17);
+    assert_eq!(fixture.vcpu.qualification(ExitReason::Dr)[0], 0x17);
 }
 
 #[test]
 fn debug_registers_become_the_guests_at_first_touch() {
     let (mut fixture, exit) = exit(0x27, 0, 0);
     assert_eq!(exit, Exit::Resume);
-    assert_eq!(fixture.vmcb().control.intercept_dr, 0);
+    assert_eq!(fixture.block().control.intercept_dr, 0);
 }
 
 #[test]
 fn port_access_without_decode_assists() {
     // out dx, al at port 0x3f8; next instruction at 0x7c01.
     let (mut fixture, exit) = exit(0x7b, 0x03f8_0010, 0x7c01);
-    fixture.vmcb().save.rip = 0x7c00;
+    fixture.block().save.rip = 0x7c00;
     assert_eq!(exit, Exit::Monitor(ExitReason::Port));
-    let [access, next, _] = qualification(fixture.vmcb(), ExitReason::Port, &epyc());
+    let [access, next, _] = fixture.vcpu.qualification(ExitReason::Port);
     let access = PortAccess(access);
     assert_eq!((access.port(), access.size(), access.is_in(), access.is_string()), (0x3f8, 1, false, false));
     assert_eq!((access.address_size(), access.segment(), next), (2, 3, 0x7c01));
-    assert_eq!(length(fixture.vmcb(), &epyc()), 1);
+    assert_eq!(fixture.vcpu.length(), 1);
     // rep insd with 32-bit addresses.
-    fixture.vmcb().control.exit_info1 = 0x01f0_014d;
-    let access = PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]);
+    fixture.block().control.exit_info1 = 0x01f0_014d;
+    let access = PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]);
     assert!(access.is_in() && access.is_string() && access.is_rep());
     assert_eq!((access.port(), access.size(), access.address_size(), access.segment()), (0x1f0, 4, 4, 0));
 }
@@ -126,29 +125,30 @@ fn port_access_without_decode_assists() {
 #[test]
 fn address_size_follows_the_code_segment() {
     let (mut fixture, _) = exit(0x7b, 0x0001_0014, 0);
-    fixture.vmcb().save.cs.attributes = 0xa9b;
-    fixture.vmcb().save.efer = 0x1d00;
-    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]).address_size(), 8);
-    fixture.vmcb().save.cs.attributes = 0xc9b;
-    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &epyc())[0]).address_size(), 4);
+    fixture.block().save.segments[1].attributes = 0xa9b;
+    fixture.block().save.efer = 0x1d00;
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 8);
+    fixture.block().save.segments[1].attributes = 0xc9b;
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 4);
 }
 
 #[test]
 fn decode_assists_and_next_rip_are_used() {
-    let limits = Machine::from_cpuid(&Cpuid { extended_a: [1, 16, 0, 0x89], ..EPYC }).unwrap();
-    let (mut fixture, _) = exit(0x7b, 0x0001_1014, 0x1003);
-    fixture.vmcb().save.rip = 0x1000;
-    fixture.vmcb().control.next_rip = 0x1004;
-    assert_eq!(PortAccess(qualification(fixture.vmcb(), ExitReason::Port, &limits)[0]).segment(), 4);
-    assert_eq!(length(fixture.vmcb(), &limits), 4);
-    fixture.vmcb().control.next_rip = 0xfff;
-    assert_eq!(length(fixture.vmcb(), &limits), 0);
+    let mut fixture = of(Machine { next_rip: true, decode_assists: true, ..epyc() });
+    let control = &mut fixture.block().control;
+    (control.exit_code, control.exit_info1, control.exit_info2) = (0x7b, 0x0001_1014, 0x1003);
+    fixture.block().save.rip = 0x1000;
+    fixture.block().control.next_rip = 0x1004;
+    assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).segment(), 4);
+    assert_eq!(fixture.vcpu.length(), 4);
+    fixture.block().control.next_rip = 0xfff;
+    assert_eq!(fixture.vcpu.length(), 0);
 }
 
 #[test]
 fn nested_fault_shows_page_fault_bits() {
     let (mut fixture, _) = exit(0x400, 1 << 32 | 0x16, 0xfee0_0020);
-    assert_eq!(qualification(fixture.vmcb(), ExitReason::Memory, &epyc()), [0x16, 0xfee0_0020, 0]);
+    assert_eq!(fixture.vcpu.qualification(ExitReason::Memory), [0x16, 0xfee0_0020, 0]);
 }
 
 #[test]
@@ -161,11 +161,11 @@ fn interrupted_delivery_is_repeated() {
         (Event::exception(3, None).0, 0),
     ];
     for (interrupted, queued) in cases {
-        let mut fixture = Fixture::new();
-        fixture.vmcb().control.exit_code = 0x400;
-        fixture.vmcb().control.exit_event = interrupted;
+        let mut fixture = fixture();
+        fixture.block().control.exit_code = 0x400;
+        fixture.block().control.exit_event = interrupted;
         assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::Memory));
-        assert_eq!(fixture.vmcb().control.event, queued, "{interrupted:#x}");
+        assert_eq!(fixture.block().control.event, queued, "{interrupted:#x}");
         fixture.vcpu.sync(fixture.page(), Groups::EVENT);
         assert_eq!(fixture.state().event.0, queued);
     }
@@ -175,12 +175,12 @@ proptest! {
     /// Whatever the processor says, it is classified and reported.
     #[test]
     fn any_exit_is_reported(code: u64, info1: u64, info2: u64, event: u64, rip: u64, next: u64, small: bool) {
-        let mut fixture = Fixture::new();
-        let control = &mut fixture.vmcb().control;
+        let mut fixture = fixture();
+        let control = &mut fixture.block().control;
         control.exit_code = if small { code & 0x4ff } else { code };
         (control.exit_info1, control.exit_info2, control.exit_event) = (info1, info2, event);
         control.next_rip = next;
-        fixture.vmcb().save.rip = rip;
+        fixture.block().save.rip = rip;
         fixture.state().store = [u64::MAX; 32];
         if let Exit::Monitor(reason) = fixture.vcpu.classify() {
             let page = fixture.page();

@@ -15,11 +15,13 @@ pub(crate) const BASE: u64 = 0xfee0_0000;
 const ID: u32 = 0x20;
 const EOI: u32 = 0xb0;
 const SPURIOUS: u32 = 0xf0;
+const ERROR_STATUS: u32 = 0x280;
 const ICR: u32 = 0x300;
 const ICR_HIGH: u32 = 0x310;
 const LVT_TIMER: u32 = 0x320;
 const LVT_LINT0: u32 = 0x350;
 const LVT_LINT1: u32 = 0x360;
+const LVT_ERROR: u32 = 0x370;
 const TIMER_INITIAL: u32 = 0x380;
 const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
@@ -54,7 +56,7 @@ fn read(register: u32) -> u32 {
     }
 }
 
-/// Switches this core's local APIC on, with everything but timer and NMI masked.
+/// Switches this core's local APIC on, with everything but timer, NMI and its own errors masked.
 pub(crate) fn init() {
     // SAFETY: every processor with long mode has the register.
     let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
@@ -66,6 +68,10 @@ pub(crate) fn init() {
         X2APIC.store(true, Relaxed);
     }
     write(SPURIOUS, 1 << 8 | low32(idt::SPURIOUS));
+    // Firmware may have left a priority.
+    hold(false);
+    write(ERROR_STATUS, 0);
+    write(LVT_ERROR, low32(idt::APIC_ERROR));
     let nmi = super::acpi::tables().nmi_input;
     for (input, register) in [(0, LVT_LINT0), (1, LVT_LINT1)] {
         write(register, if nmi == Some(input) { MODE_NMI } else { MASKED });
@@ -130,6 +136,17 @@ pub(crate) fn end_of_interrupt() {
     write(EOI, 0);
 }
 
+/// What the local APIC found wrong since the last time, as its error status has it: messages with vectors that cannot be, sent or received.
+pub(crate) fn take_errors() -> u32 {
+    write(ERROR_STATUS, 0);
+    read(ERROR_STATUS)
+}
+
+/// Whether a local APIC can be named in this mode. Without x2APIC mode the highest of the identities of 8 bits means all of them.
+pub(crate) fn can_name(apic_id: u32) -> bool {
+    apic_id < if is_x2apic() { u32::MAX } else { 0xff }
+}
+
 /// Lets in only what is above the devices' vectors, or everything (task priority; AMD APM vol. 2, 16.6.4).
 pub(crate) fn hold(devices: bool) {
     let class: u64 = if devices { (idt::TIMER >> 4) - 1 } else { 0 };
@@ -141,6 +158,9 @@ pub(crate) fn hold(devices: bool) {
 pub(crate) fn start_timer() {
     let mode = if cpu::has(feature::TSC_DEADLINE) { MODE_DEADLINE } else { 0 };
     write(LVT_TIMER, low32(idt::TIMER) | mode);
+    // The mode holds before the first deadline is written, which is another kind of write (Intel SDM vol. 3, 11.5.4.1).
+    // SAFETY: orders memory accesses.
+    unsafe { core::arch::asm!("mfence", options(nostack, preserves_flags)) };
 }
 
 /// Lets the timer run freely from `count`, for calibration.

@@ -10,20 +10,22 @@
 //!
 //! Sources: AMD APM vol. 2, 11.5 (XSAVE); vol. 1, 11.4; Intel SDM vol. 1, 13.11 (XSAVES).
 
-use super::cpu::{self, feature};
+use super::cpu::{self, cpuid, feature};
 use crate::width::low32;
 use cloister_mechanism::FRAME;
-use cloister_processor::xsave::{Component, FXSAVE, Layout, Method, choose};
+use cloister_processor::mitigation::{Facts, Vendor};
+use cloister_processor::xsave::{Component, FXSAVE, Layout, Method, choose, usable};
 use core::arch::asm;
-use core::arch::x86_64::__cpuid_count;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use x86::msr::wrmsr;
 
 const XSS: u32 = 0xda0;
 /// Words of an area: the two halves of the header that restoring looks at.
 const XCOMP_BV: usize = 65;
 
+/// The command line wants the standard format (`xsave=standard`).
+static STANDARD: AtomicBool = AtomicBool::new(false);
 static METHOD: AtomicU8 = AtomicU8::new(Method::Fxsave as u8);
 static MASK: AtomicU64 = AtomicU64::new(FXSAVE.mask);
 
@@ -41,13 +43,19 @@ fn layout() -> Layout {
     if !cpu::has(feature::XSAVE) {
         return FXSAVE;
     }
-    let leaf = __cpuid_count(0xd, 0);
+    let (low, high) = (cpuid(0xd, 0)[0], cpuid(0xd, 0)[3]);
     let component = |index| {
-        let leaf = __cpuid_count(0xd, index);
-        Component::of(leaf.eax, leaf.ebx, leaf.ecx)
+        let [size, offset, flags, _] = cpuid(0xd, index);
+        Component::of(size, offset, flags)
     };
-    let supported = u64::from(leaf.eax) | u64::from(leaf.edx) << 32;
-    choose(supported, __cpuid_count(0xd, 1).eax, component, low32(FRAME as u64))
+    let family = Facts::family_model(cpuid(1, 0)[0]).0;
+    let features = usable(cpuid(0xd, 1)[0], Vendor::read(cpuid), family, STANDARD.load(Relaxed));
+    choose(u64::from(low) | u64::from(high) << 32, features, component, low32(FRAME as u64))
+}
+
+/// Reads the command line.
+pub(crate) fn init(command_line: &str) {
+    STANDARD.store(command_line.split_ascii_whitespace().any(|word| word == "xsave=standard"), Relaxed);
 }
 
 /// Switches the components on, on the core that runs.

@@ -18,6 +18,8 @@ pub(crate) const TIMER: u64 = 0xf0;
 pub(crate) const WORK: u64 = 0xf1;
 /// Vector of the IOMMU's own interrupt.
 pub(crate) const IOMMU: u64 = 0xf2;
+/// Vector of the local APIC's own errors.
+pub(crate) const APIC_ERROR: u64 = 0xf3;
 /// Vector of spurious interrupts.
 pub(crate) const SPURIOUS: u64 = 0xff;
 

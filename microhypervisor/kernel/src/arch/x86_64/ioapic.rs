@@ -110,8 +110,10 @@ impl Pin {
         self.deaf = low8(low.into()) != vector;
         let register = REDIRECTION + 2 * u32::from(self.index);
         let controller = CONTROLLERS[usize::from(self.controller)].lock();
-        controller.write(register, self.entry);
+        // Edge-triggered first: an interrupt that was under way for the vector before would never be seen to end, and the line be dead.
+        controller.write(register, MASKED);
         controller.write(register + 1, high);
+        controller.write(register, self.entry);
     }
 
     /// Masks or unmasks it.

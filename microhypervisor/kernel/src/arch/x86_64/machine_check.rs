@@ -9,13 +9,13 @@
 //!
 //! Sources: Intel SDM vol. 3, 16.3 (registers), 16.8 (initialization), 16.10 (handlers); AMD APM vol. 2, 9.4 and 9.6.
 
-use super::{cpu, timer};
+use super::cpu::{self, cpuid, feature};
+use super::timer;
 use crate::console::Console;
 use crate::flood::Flood;
 use crate::percore::core;
 use cloister_processor::machine_check::{BANKS, Severity, Status};
 use cloister_processor::mitigation::Vendor;
-use core::arch::x86_64::__cpuid;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86::msr::{rdmsr, wrmsr};
@@ -35,14 +35,7 @@ static TOLD: Flood = Flood::new();
 
 /// Whether the processor has banks and an exception for them.
 pub(crate) fn is_supported() -> bool {
-    // MCE and MCA.
-    let both = 1 << 7 | 1 << 14;
-    __cpuid(1).edx & both == both
-}
-
-fn vendor() -> Vendor {
-    let leaf = __cpuid(0);
-    Vendor::of(leaf.ebx, leaf.edx, leaf.ecx)
+    cpu::has(feature::MACHINE_CHECK | feature::MACHINE_BANKS)
 }
 
 fn capabilities() -> u64 {
@@ -69,7 +62,7 @@ pub(crate) fn init_core() {
 
 /// Tells and clears what this core's banks hold. Answers the worst of it.
 fn collect(when: &str) -> Severity {
-    let (capabilities, vendor) = (capabilities(), vendor());
+    let (capabilities, vendor) = (capabilities(), Vendor::read(cpuid));
     let mut worst = Severity::None;
     for bank in 0..capabilities & 0xff {
         let register = BANKS + 4 * crate::width::low32(bank);

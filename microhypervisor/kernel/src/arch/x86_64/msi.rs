@@ -11,6 +11,11 @@ use cloister_abi::status::Status;
 /// Address of messages: the APICs' window; the APIC is in bits 12..20.
 const WINDOW: u64 = 0xfee0_0000;
 
+/// A local APIC as a message names it that is not remapped. The highest of its identities means all of them.
+fn plain(apic: u32) -> Result<u8, Status> {
+    u8::try_from(apic).ok().filter(|apic| *apic != 0xff).ok_or(Status::BadCore)
+}
+
 /// A way that is taken; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Route(Option<Entry>);
@@ -25,7 +30,7 @@ impl Route {
         if let Some((entry, taken)) = Entry::take(Source::Device(device), apic, vector, false)? {
             return Ok((Self(Some(entry)), taken.message));
         }
-        let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
+        let apic = plain(apic)?;
         Ok((Self(None), (WINDOW | u64::from(apic) << 12, u64::from(vector))))
     }
 
@@ -37,7 +42,7 @@ impl Route {
         if let Some((entry, taken)) = Entry::take(Source::IoApic(io_apic), apic, vector, level)? {
             return Ok((Self(Some(entry)), taken.redirection));
         }
-        let apic = u8::try_from(apic).map_err(|_| Status::BadCore)?;
+        let apic = plain(apic)?;
         Ok((Self(None), (u32::from(apic) << 24, u32::from(vector))))
     }
 

@@ -7,13 +7,13 @@
 //!
 //! What the firmware's tables say is decoded by [`cloister_processor::shutdown`]. Registers in memory are mapped at boot.
 
+use super::cpu::{self, cpuid, feature};
 use super::{acpi, serial, smp};
 use crate::memory;
 use crate::width::low8;
-use cloister_processor::mitigation::Vendor;
+use cloister_processor::mitigation::{Vendor, is_emulated};
 use cloister_processor::shutdown::{Power, Register};
 use core::arch::asm;
-use core::arch::x86_64::__cpuid;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use x86::io::{inw, outb, outl, outw};
 
@@ -36,13 +36,12 @@ pub(crate) fn init(cmdline: &str) {
 
 /// How to wait, as said above.
 fn wait_hint() -> u32 {
-    let (zero, one) = (__cpuid(0), __cpuid(1));
-    let intel = Vendor::of(zero.ebx, zero.edx, zero.ecx) == Vendor::Intel;
-    if !intel || one.ecx >> 3 & 1 == 0 || zero.eax < 5 || super::speculation::is_emulated(one.ecx) {
+    let intel = Vendor::read(cpuid) == Vendor::Intel;
+    if !intel || is_emulated(cpuid) || !cpu::probe(feature::MONITOR) || cpuid(5, 0) == [0; 4] {
         return HALT;
     }
     // Sub-states of C1: the second is the enhanced one.
-    u32::from(__cpuid(5).edx >> 4 & 0xf > 1)
+    u32::from(cpuid(5, 0)[3] >> 4 & 0xf > 1)
 }
 
 /// Pages of registers in memory, for the kernel's tables.

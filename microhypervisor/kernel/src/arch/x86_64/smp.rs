@@ -51,7 +51,11 @@ pub(crate) fn start_all(most: usize) -> usize {
     let tables = acpi::tables();
     let own = apic::id();
     crate::percore::BOOT_CORE.apic_id.store(own, Ordering::Relaxed);
-    let others = || tables.local_apics.iter().take(tables.local_apic_count).copied().filter(|id| *id != own);
+    let all = || tables.local_apics.iter().take(tables.local_apic_count).copied();
+    let others = || all().filter(|id| *id != own && apic::can_name(*id));
+    if !all().all(apic::can_name) {
+        log::warn!("cores with identities above 254 are left alone: the local APICs know none");
+    }
     let most = if PAGE.load(Ordering::Relaxed) == 0 { 1 } else { most.min(CORES) };
     others().take(most - 1).for_each(apic::reset);
     pause(10_000);

@@ -23,6 +23,14 @@ fn unexpected(vector: u64) {
     FLOOD.tell(|count| log::warn!("{count} interrupts that nobody asked for, now at vector {vector:#x}"));
 }
 
+/// Tells of errors that the local APIC found.
+fn apic_errors() {
+    static FLOOD: Flood = Flood::new();
+    let errors = apic::take_errors();
+    FLOOD.tell(|count| log::warn!("core {}: error of the local APIC, status {errors:#x} ({count})", core().id));
+    apic::end_of_interrupt();
+}
+
 fn hardware_interrupt(vector: u64) {
     // The handler looks at what others may destroy.
     core().remote.set_idle(false);
@@ -38,6 +46,7 @@ fn hardware_interrupt(vector: u64) {
             remote::interrupted(core());
         }
         idt::IOMMU => iommu::interrupt(),
+        idt::APIC_ERROR => apic_errors(),
         idt::SPURIOUS => {}
         idt::FIRST_DEVICE..idt::TIMER => {
             if !interrupt::arrived(core(), low8(vector)) {

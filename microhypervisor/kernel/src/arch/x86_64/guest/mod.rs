@@ -9,18 +9,20 @@
 mod svm;
 mod vmx;
 
+pub(crate) use vmx::restore_task;
+
 use super::cpu::{feature, has};
 use super::fpu;
 use crate::memory::{POOL, physical};
 use crate::object::Vcpu;
 use crate::percore::Core;
 use cloister_abi::hip::features;
-use cloister_vcpu::{Control, Cpuid, StatePage};
+use cloister_vcpu::Exits;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU64, Ordering, Ordering::Relaxed};
-use spin::Mutex;
+use core::sync::atomic::Ordering;
+use spin::{Mutex, Once};
 
 /// The processor's side of a VCPU.
 #[derive(Debug)]
@@ -41,15 +43,19 @@ macro_rules! with_machine {
 pub(crate) use with_machine;
 
 /// What the kernel does with either.
-pub(crate) trait Machine: Control {
+pub(crate) trait Machine: Exits {
     /// Makes it what this core works on: before anything else, and whenever another may have been worked on since.
-    fn activate(&mut self, core: &Core);
+    #[inline]
+    fn activate(&mut self, _: &Core) {}
     /// Whether [`Self::run`] ends at a time by itself, so that the host's timer need not be armed for a guest's deadline.
-    fn has_timer(&self) -> bool;
+    #[inline]
+    fn has_timer(&self) -> bool {
+        false
+    }
     /// Runs the guest until it exits, or until that tick where there is a timer. FPU and XCR0 are the guest's.
     fn run(&mut self, core: &Core, until: u64, utcb: u64);
     /// It goes, and its core forgets it.
-    fn retire(&mut self, core: &Core);
+    fn retire(&mut self, _: &Core) {}
 }
 
 /// What one core has for the guests that it runs. That core alone touches it.
@@ -68,42 +74,34 @@ impl PerCore {
     }
 }
 
-/// What all guests share.
-struct Shared {
-    kind: Kind,
-    /// Tags in use, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
-    tags: u64,
-    tag_count: u32,
-}
-
+/// What was found, and what all guests share.
 #[derive(Clone, Copy)]
 enum Kind {
-    Svm(svm::Shared),
-    Vmx(vmx::Shared),
+    Svm(cloister_svm::Machine),
+    Vmx(cloister_vmx::Machine),
 }
 
-static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
-/// The feature of the HIP that tells of it, or 0.
-static FOUND: AtomicU64 = AtomicU64::new(0);
+static KIND: Once<Kind> = Once::new();
+/// Tags in use, or that the processor has not, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
+static TAGS: Mutex<u64> = Mutex::new(u64::MAX);
 
 const SHARED_TAG: u32 = 1;
+/// CPUID leaf 1, ECX: VMX.
+const VMX: u32 = 1 << 5;
 
 /// Whether guests can run here.
 pub(crate) fn is_supported() -> bool {
-    FOUND.load(Relaxed) != 0
+    KIND.is_completed()
 }
 
 /// Whether guest spaces are in the format of EPT.
 pub(crate) fn uses_ept() -> bool {
-    FOUND.load(Relaxed) == features::VMX
+    matches!(KIND.get(), Some(Kind::Vmx(_)))
 }
 
 /// Whether guest spaces can have pages of 1 GiB, where host spaces can.
 pub(crate) fn has_huge_pages() -> bool {
-    match SHARED.lock().as_ref().map(|shared| shared.kind) {
-        Some(Kind::Vmx(shared)) => shared.machine.huge_pages,
-        _ => true,
-    }
+    !matches!(KIND.get(), Some(Kind::Vmx(machine)) if !machine.huge_pages)
 }
 
 fn leaf(number: u32) -> [u32; 4] {
@@ -112,27 +110,19 @@ fn leaf(number: u32) -> [u32; 4] {
     [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]
 }
 
-/// Finds the extension and makes what all cores share. Answers its feature of the HIP.
+/// Finds the extension, makes what all cores share, and switches it on, on this core. Answers its feature of the HIP.
 ///
 /// # Errors
 /// Why guests cannot run here.
 pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
-    let cpuid = Cpuid {
-        leaf1: leaf(1),
-        leaf7: leaf(7),
-        leaf_d: leaf(0xd),
-        extended1: leaf(0x8000_0001),
-        extended8: leaf(0x8000_0008),
-        extended_a: leaf(0x8000_000a),
-    };
-    let (kind, found, tag_count) = if vmx::is_there(&cpuid) {
-        (Kind::Vmx(vmx::init(&cpuid)?), features::VMX, 64)
+    let (kind, found, tags) = if leaf(1)[2] & VMX != 0 {
+        (Kind::Vmx(vmx::init()?), features::VMX, 64)
     } else {
-        (Kind::Svm(svm::init(&cpuid)?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
+        (Kind::Svm(svm::init()?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
     };
-    *SHARED.lock() = Some(Shared { kind, tags: 0b11, tag_count });
-    init_core(core)?;
-    FOUND.store(found, Relaxed);
+    kind.switch_on(core)?;
+    *TAGS.lock() = 0b11 | !(u64::MAX >> (64 - tags));
+    KIND.call_once(|| kind);
     Ok(found)
 }
 
@@ -141,11 +131,15 @@ pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
 /// # Errors
 /// Why guests cannot run on it.
 pub(crate) fn init_core(core: &Core) -> Result<(), &'static str> {
-    let kind = SHARED.lock().as_ref().map(|shared| shared.kind);
-    match kind {
-        Some(Kind::Svm(_)) => svm::init_core(core),
-        Some(Kind::Vmx(shared)) => vmx::init_core(core, &shared),
-        None => Err("there are no guests on this machine"),
+    KIND.get().ok_or("there are no guests on this machine")?.switch_on(core)
+}
+
+impl Kind {
+    fn switch_on(&self, core: &Core) -> Result<(), &'static str> {
+        match self {
+            Self::Svm(_) => svm::init_core(core),
+            Self::Vmx(machine) => vmx::init_core(core, machine),
+        }
     }
 }
 
@@ -164,23 +158,20 @@ pub(crate) struct Tag(u32);
 impl Tag {
     /// A free tag, or the shared one.
     pub(crate) fn take() -> Self {
-        let mut shared = SHARED.lock();
-        let Some(shared) = shared.as_mut() else { return Self(SHARED_TAG) };
-        let free = shared.tags.trailing_ones();
-        if free >= shared.tag_count {
+        let mut tags = TAGS.lock();
+        let free = tags.trailing_ones();
+        if free == u64::BITS {
             return Self(SHARED_TAG);
         }
-        shared.tags |= 1 << free;
+        *tags |= 1 << free;
         Self(free)
     }
 }
 
 impl Drop for Tag {
     fn drop(&mut self) {
-        if self.0 != SHARED_TAG
-            && let Some(shared) = SHARED.lock().as_mut()
-        {
-            shared.tags &= !(1 << self.0);
+        if self.0 != SHARED_TAG {
+            *TAGS.lock() &= !(1 << self.0);
         }
     }
 }
@@ -190,26 +181,21 @@ impl Drop for Tag {
 /// # Safety
 /// The block is a zeroed frame of its own, `root` the root of a guest space, and both stay while the VCPU does.
 pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
-    match SHARED.lock().as_ref().map(|shared| shared.kind) {
+    let address = physical(block);
+    match KIND.get() {
         // SAFETY: the caller vouches for the block.
-        Some(Kind::Svm(shared)) => Cpu::Svm(unsafe { shared.new_cpu(block, root, tag.0) }),
+        Some(Kind::Svm(svm)) => Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), address, root, tag.0, svm) }),
         // SAFETY: as above.
-        Some(Kind::Vmx(shared)) => Cpu::Vmx(unsafe { shared.new_cpu(block, root, tag.0) }),
+        Some(Kind::Vmx(vmx)) => Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), address, root, tag.0, vmx) }),
         // Callers look at `is_supported` first.
         None => unreachable!("a VCPU without guests"),
     }
 }
 
-/// The state page, for the processor's side.
-pub(crate) fn state_page(page: NonNull<cloister_abi::arch::current::vcpu::VcpuState>) -> StatePage {
-    // SAFETY: state pages are frames of the kernel's, and go with their VCPU.
-    unsafe { StatePage::new(page) }
-}
-
 /// Runs the guest until it exits, with XCR0 and translations as they must be.
 #[inline(always)]
 pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64, utcb: u64) {
-    let this = Some(vcpu.page.cast());
+    let this = Some(vcpu.page.pointer().cast());
     // Known to others before the generation is read, so that who takes memory away from now on interrupts this core.
     core.remote.guest.store(vcpu.guest.root(), Ordering::SeqCst);
     let generation = vcpu.guest.generation.load(Ordering::Acquire);
@@ -226,15 +212,18 @@ pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64
         // SAFETY: the limits allow only what the processor has.
         unsafe { fpu::write_xcr0(guest) };
     }
+    let aux = vcpu.tsc_aux();
+    if aux != 0 {
+        super::cpu::set_tsc_aux(aux);
+    }
     cpu.run(core, until, utcb);
+    // Others can read it too, so it is nobody's while they run.
+    if aux != 0 {
+        super::cpu::set_tsc_aux(0);
+    }
     core.remote.guest.store(0, Ordering::Release);
     if own != guest && has(feature::XSAVE) {
         // SAFETY: the mask of the boot.
         unsafe { fpu::write_xcr0(own) };
     }
-}
-
-/// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
-pub(crate) fn restore_task(core: &Core) -> bool {
-    vmx::restore_task(core)
 }

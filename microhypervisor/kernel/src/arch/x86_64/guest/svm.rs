@@ -4,33 +4,24 @@
 use super::Machine;
 use crate::memory::{self, physical};
 use crate::percore::Core;
-use cloister_svm::permission::{fill_io_map, fill_msr_map};
+use cloister_svm::Vcpu;
+use cloister_svm::permission::{IO_MAP, fill_msr_map};
 use cloister_svm::world::Host;
-use cloister_svm::{Setup, Vcpu};
-use cloister_vcpu::Cpuid;
-use core::ptr::NonNull;
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
 const VM_CR: u32 = 0xc001_0114;
 const VM_HSAVE_PA: u32 = 0xc001_0117;
 
-/// What all guests share.
-#[derive(Clone, Copy)]
-pub(super) struct Shared {
-    io_map: u64,
-    msr_map: u64,
-    machine: cloister_svm::Machine,
-}
-
 /// Looks for SVM and makes the maps.
-pub(super) fn init(cpuid: &Cpuid) -> Result<Shared, &'static str> {
-    let machine = cloister_svm::Machine::from_cpuid(cpuid);
+pub(super) fn init() -> Result<cloister_svm::Machine, &'static str> {
+    let machine = cloister_svm::Machine::from_cpuid(super::leaf);
     let machine = machine.ok_or("the processor has neither SVM with nested paging nor VMX")?;
     // SAFETY: the register exists where SVM does.
     if unsafe { rdmsr(VM_CR) } >> 4 & 1 != 0 {
         return Err("SVM is disabled by the firmware");
     }
-    Ok(Shared { io_map: super::map(fill_io_map)?, msr_map: super::map(fill_msr_map)?, machine })
+    let io_map = super::map(|map: &mut [u8; IO_MAP]| map.fill(0xff))?;
+    Ok(cloister_svm::Machine { io_map, msr_map: super::map(fill_msr_map)?, ..machine })
 }
 
 /// Switches SVM on.
@@ -50,28 +41,7 @@ pub(super) fn init_core(core: &Core) -> Result<(), &'static str> {
     Ok(())
 }
 
-impl Shared {
-    /// A new VCPU.
-    ///
-    /// # Safety
-    /// As [`super::new_cpu`].
-    pub(super) unsafe fn new_cpu(&self, block: NonNull<u8>, root: u64, tag: u32) -> Vcpu {
-        let &Self { io_map, msr_map, machine } = self;
-        let setup = Setup { io_map, msr_map, nested_cr3: root, asid: tag, machine };
-        // SAFETY: the caller vouches for the block.
-        unsafe { Vcpu::new(block.cast(), physical(block), &setup) }
-    }
-}
-
 impl Machine for Vcpu {
-    #[inline]
-    fn activate(&mut self, _: &Core) {}
-
-    #[inline]
-    fn has_timer(&self) -> bool {
-        false
-    }
-
     #[inline]
     fn run(&mut self, core: &Core, _: u64, utcb: u64) {
         // SAFETY: this core's own, and nothing else refers to it.
@@ -80,6 +50,4 @@ impl Machine for Vcpu {
         // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
         unsafe { self.enter(host) };
     }
-
-    fn retire(&mut self, _: &Core) {}
 }

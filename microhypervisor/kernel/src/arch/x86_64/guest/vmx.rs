@@ -5,57 +5,29 @@ use super::Machine;
 use crate::arch::cpu::ticks;
 use crate::memory::{self, physical};
 use crate::percore::Core;
-use cloister_vcpu::Cpuid;
+use cloister_vmx::Vcpu;
 use cloister_vmx::permission::fill_msr_map;
 use cloister_vmx::world::Host;
-use cloister_vmx::{Setup, Vcpu};
-use core::ptr::NonNull;
 use x86::msr::rdmsr;
 
-/// What all guests share.
-#[derive(Clone, Copy)]
-pub(super) struct Shared {
-    msr_map: u64,
-    pub(super) machine: cloister_vmx::Machine,
-}
-
-/// Whether the processor has VMX at all.
-pub(super) const fn is_there(cpuid: &Cpuid) -> bool {
-    let [_, _, ecx, _] = cpuid.leaf1;
-    ecx & 1 << 5 != 0
-}
-
 /// Reads what VMX can do here, and makes the map.
-pub(super) fn init(cpuid: &Cpuid) -> Result<Shared, &'static str> {
+pub(super) fn init() -> Result<cloister_vmx::Machine, &'static str> {
     // SAFETY: the capability registers exist where VMX does, and those of later processors are read where an earlier one says so.
-    let machine = cloister_vmx::Machine::detect(cpuid, |msr| unsafe { rdmsr(msr) })?;
-    Ok(Shared { msr_map: super::map(fill_msr_map)?, machine })
+    let read = |msr| unsafe { rdmsr(msr) };
+    cloister_vmx::Machine::detect(super::leaf, read, super::map(fill_msr_map)?)
 }
 
 /// Switches VMX on.
-pub(super) fn init_core(core: &Core, shared: &Shared) -> Result<(), &'static str> {
+pub(super) fn init_core(core: &Core, machine: &cloister_vmx::Machine) -> Result<(), &'static str> {
     let region = memory::boot_frame()?;
     let tpr = memory::boot_frame()?;
     // SAFETY: the head is this core's own, and stays where it is.
     let task = unsafe { &raw const (*core.head.get()).tss }.addr() as u64;
     // SAFETY: VMX is there; the frames are for this alone; the registers are as they stay.
-    let host = unsafe { Host::new(region.cast(), physical(region), tpr, physical(tpr), task, &shared.machine) }?;
+    let host = unsafe { Host::new(region.cast(), physical(region), tpr.cast(), physical(tpr), task, machine) }?;
     // SAFETY: this core's own, and no guest runs yet.
     unsafe { *core.guests.vmx.get() = Some(host) };
     Ok(())
-}
-
-impl Shared {
-    /// A new VCPU.
-    ///
-    /// # Safety
-    /// As [`super::new_cpu`].
-    pub(super) unsafe fn new_cpu(&self, block: NonNull<u8>, root: u64, tag: u32) -> Vcpu {
-        let &Self { msr_map, machine } = self;
-        let setup = Setup { msr_map, root, tag, machine };
-        // SAFETY: the caller vouches for the block.
-        unsafe { Vcpu::new(block.cast(), physical(block), &setup) }
-    }
 }
 
 /// This core's side.
@@ -77,7 +49,7 @@ impl Machine for Vcpu {
 
     #[inline]
     fn has_timer(&self) -> bool {
-        Self::has_timer(self)
+        self.machine().has_timer()
     }
 
     #[inline]
@@ -91,13 +63,13 @@ impl Machine for Vcpu {
 
     fn retire(&mut self, core: &Core) {
         if let Some(host) = host(core) {
-            self.forget(host);
+            host.forget(self);
         }
     }
 }
 
-/// See [`super::restore_task`].
-pub(super) fn restore_task(core: &Core) -> bool {
+/// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
+pub(crate) fn restore_task(core: &Core) -> bool {
     if !host(core).is_some_and(Host::is_task_cut) {
         return false;
     }
