@@ -4,7 +4,7 @@
 //! Everything that a PD pays for is in its list, so that destroying it destroys all of it, PDs below it included. Its spaces and
 //! it refer to each other; destruction cuts that.
 
-use super::{Header, Object, Owned, Ref, Space, Work, destroy};
+use super::{Header, Object, Owned, Ref, Space, View, Work, destroy};
 use crate::memory::POOL;
 use cloister_abi::cap::Kind;
 use cloister_mechanism::budget::Budget;
@@ -147,12 +147,10 @@ impl Pd {
             // SAFETY: as above.
             let header = unsafe { object.as_ref() };
             // A space that has much in it goes in pieces.
-            if header.class == Kind::Space {
-                // SAFETY: the class tells the type.
-                let space = unsafe { super::cast::<Space>(header) };
-                if space.strip(&mut work) {
-                    return true;
-                }
+            if let View::Space(space) = header.view()
+                && space.strip(&mut work)
+            {
+                return true;
             }
             work.spend(Work::OBJECT);
             destroy(header, &mut work);
@@ -204,12 +202,7 @@ impl Frames for Pd {
 /// The object is alive.
 unsafe fn inner(object: NonNull<Header>) -> Option<NonNull<Header>> {
     // SAFETY: the caller vouches for the object.
-    let header = unsafe { object.as_ref() };
-    if header.class != Kind::Pd {
-        return None;
-    }
-    // SAFETY: the class tells the type.
-    let pd = unsafe { super::cast::<Pd>(header) };
+    let View::Pd(pd) = unsafe { object.as_ref() }.view() else { return None };
     // Its threads may still run between two goes, and must not make what the next go would find.
     pd.close()
 }

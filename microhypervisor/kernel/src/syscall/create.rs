@@ -26,10 +26,11 @@ use core::ptr::NonNull;
 use spin::Mutex;
 
 /// Puts a new object into the caller's object space. If there is no room, the object goes.
-fn place<T: Object>(ec: &Ec, selector: Selector, object: Ref<T>) -> Result<(), Status> {
+fn place<T: Object>(ec: &Ec, selector: Selector, object: Ref<T>) -> Answer {
     let raw = object.into_raw();
     // SAFETY: the reference that `into_raw` kept is what the capability takes over.
-    ec.objects.insert(selector, unsafe { raw.as_ref() }.header(), Perms::ALL)
+    ec.objects.insert(selector, unsafe { raw.as_ref() }.header(), Perms::ALL)?;
+    Ok((0, 0))
 }
 
 fn user_page(address: u64) -> Result<(), Status> {
@@ -92,8 +93,7 @@ pub(super) fn pd(ec: &Ec, call: &abi::CreatePd) -> Answer {
     place(ec, call.sel, child)?;
     place(ec, call.sel + 1, spaces.objects)?;
     place(ec, call.sel + 2, spaces.host)?;
-    place(ec, call.sel + 3, spaces.ports)?;
-    Ok((0, 0))
+    place(ec, call.sel + 3, spaces.ports)
 }
 
 pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
@@ -111,8 +111,7 @@ pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
         SpaceKind::Object | SpaceKind::Host | SpaceKind::Pio => return Err(Status::BadParameter),
         SpaceKind::Msr => return Err(Status::BadFeature),
     };
-    place(ec, call.sel, space)?;
-    Ok((0, 0))
+    place(ec, call.sel, space)
 }
 
 pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
@@ -137,8 +136,7 @@ pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
     };
     let spaces = pd.spaces().ok_or(Status::BadCapability)?;
     let new = assemble(pd, spaces, flags, call, event)?;
-    place(ec, call.sel, new)?;
-    Ok((0, 0))
+    place(ec, call.sel, new)
 }
 
 /// Takes what an EC needs, and gives it back if something is missing.
@@ -220,8 +218,7 @@ pub(super) fn pt(ec: &Ec, call: &abi::CreatePt) -> Answer {
         return Err(Status::BadParameter);
     }
     let portal = Ref::create(payer, Pt::new(Ref::of(target), call.ip, call.id))?;
-    place(ec, call.sel, portal)?;
-    Ok((0, 0))
+    place(ec, call.sel, portal)
 }
 
 pub(super) fn sm(ec: &Ec, call: &abi::CreateSm) -> Answer {
@@ -239,8 +236,7 @@ pub(super) fn sm(ec: &Ec, call: &abi::CreateSm) -> Answer {
         Sm::new(0, Some(Ref::of(target)), 1 << call.bit)
     };
     let semaphore = Ref::create(payer, semaphore)?;
-    place(ec, call.sel, semaphore)?;
-    Ok((0, 0))
+    place(ec, call.sel, semaphore)
 }
 
 pub(super) fn vcpu(ec: &Ec, call: &abi::CreateVcpu) -> Answer {
@@ -257,6 +253,5 @@ pub(super) fn vcpu(ec: &Ec, call: &abi::CreateVcpu) -> Answer {
     let core = u8::try_from(call.core).ok().filter(|core| usize::from(*core) < percore::count());
     let core = core.ok_or(Status::BadCore)?;
     let vcpu = Vcpu::create(payer, Ref::of(guest), (Ref::of(host), call.address), core)?;
-    place(ec, call.sel, vcpu)?;
-    Ok((0, 0))
+    place(ec, call.sel, vcpu)
 }
