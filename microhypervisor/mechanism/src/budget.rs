@@ -4,12 +4,14 @@
 //! Budget moves between domains; it is neither made nor lost. What decides is one word, what is free: a limit and what is used of it in
 //! two words let somebody charge by a limit that another one had lowered meanwhile (found by loom). The limit is for information.
 
-use crate::Exhausted;
+use crate::pool::Pool;
 use crate::sync::{
     AtomicU64,
     Ordering::{AcqRel, Acquire, Relaxed},
     constructor,
 };
+use crate::{Exhausted, FRAME};
+use core::ptr::NonNull;
 
 /// A budget and what is used of it.
 #[derive(Debug)]
@@ -59,6 +61,25 @@ impl Budget {
     /// Returns some that was charged.
     pub fn credit(&self, bytes: u64) {
         self.free.fetch_add(bytes, AcqRel);
+    }
+
+    /// Takes a frame of a pool and charges it.
+    ///
+    /// # Errors
+    /// The budget or the pool is used up; nothing was charged.
+    pub fn take(&self, pool: &Pool) -> Result<NonNull<u8>, Exhausted> {
+        self.charge(FRAME as u64)?;
+        pool.take().inspect_err(|_| self.credit(FRAME as u64))
+    }
+
+    /// Gives a frame back to its pool and credits it.
+    ///
+    /// # Safety
+    /// As [`Pool::give`], and it was taken on this budget.
+    pub unsafe fn give(&self, pool: &Pool, frame: NonNull<u8>) {
+        // SAFETY: the caller vouches for the frame.
+        unsafe { pool.give(frame) };
+        self.credit(FRAME as u64);
     }
 
     /// Takes free budget away for good: it becomes somebody else's by [`Budget::grow`].

@@ -12,6 +12,7 @@
 //! * `ready` – the run queue: priorities, round robin
 //! * [`timeout`] – who waits until when
 //! * [`ranges`] – what physical memory is for
+//! * [`layout`] – where the kernel's pool lies in it
 //! * [`refcount`] – references to objects that are looked up without a lock
 //! * [`mail`] – what cores ask of each other's objects
 //! * [`semaphore`] – counters, signals, and who waits for them
@@ -25,6 +26,7 @@ extern crate std;
 pub mod bitmap;
 pub mod budget;
 pub mod capability;
+pub mod layout;
 pub mod list;
 pub mod mail;
 pub mod pool;

@@ -157,7 +157,7 @@ fn tests() -> impl Iterator<Item = Test> {
 }
 
 /// What the kernel's command line says behind such a word.
-fn parameter(word: &str) -> Option<&'static str> {
+pub(crate) fn parameter(word: &str) -> Option<&'static str> {
     let line = entry::hip().cmdline.split(|byte| *byte == 0).next().unwrap_or_default();
     let mut words = core::str::from_utf8(line).unwrap_or_default().split_ascii_whitespace();
     words.find_map(|found| found.strip_prefix(word)?.strip_prefix('='))

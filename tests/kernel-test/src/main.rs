@@ -20,6 +20,7 @@ mod destroy;
 mod device_guards;
 mod devices;
 mod documented;
+mod dry;
 mod edu;
 mod exception_replies;
 mod exceptions;
@@ -44,6 +45,7 @@ mod pci;
 mod ports;
 mod races;
 mod rollback;
+mod rollback_devices;
 mod scheduling;
 mod semaphore;
 mod spaces;
@@ -75,6 +77,8 @@ static SUITES: &[&[Test]] = &[
     &destroy::TESTS,
     &accounting::TESTS,
     &rollback::TESTS,
+    &rollback_devices::TESTS,
+    &dry::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
     &device_guards::TESTS,

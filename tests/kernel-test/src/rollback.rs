@@ -38,12 +38,12 @@ pub(crate) static TESTS: [Test; 13] = [
 ];
 
 /// Most pages that anything here needs.
-const MOST: u64 = 40;
+pub(crate) const MOST: u64 = 40;
 /// Selectors that are looked at.
-const LOOK: u32 = 4;
+pub(crate) const LOOK: u32 = 4;
 
 /// A selector whose neighbours are in tables that nobody has used: the last two places of one and the first of the next.
-fn fresh() -> Selector {
+pub(crate) fn fresh() -> Selector {
     static NEXT: AtomicU32 = AtomicU32::new(100 * 512);
     NEXT.fetch_add(1024, Ordering::Relaxed) + 510
 }
@@ -56,14 +56,21 @@ fn untouched() -> u64 {
 
 /// What must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct State {
+pub(crate) struct State {
     own: (u64, u64),
     payer: (u64, u64),
     pool: u64,
     selectors: [bool; LOOK as usize],
 }
 
-fn state(payer: Selector, sel: Selector) -> Result<State, Status> {
+impl State {
+    /// Free bytes of the kernel's pool.
+    pub(crate) const fn pool(&self) -> u64 {
+        self.pool
+    }
+}
+
+pub(crate) fn state(payer: Selector, sel: Selector) -> Result<State, Status> {
     let memory = MachineControl { machine: MACHINE, operation: MachineOp::Memory as u64, value: 0 };
     let mut there = [false; LOOK as usize];
     for (there, sel) in there.iter_mut().zip(sel..) {
@@ -83,7 +90,7 @@ fn squeeze(pd: Selector, bank: Selector, left: u64) -> Result<u64, Status> {
 }
 
 /// Tries with more and more memory, until it succeeds; answers how much it took.
-fn tries(
+pub(crate) fn tries(
     payer: Selector,
     sel: Selector,
     case: &dyn Fn(Selector, Selector) -> Result<(), Status>,
@@ -112,7 +119,8 @@ fn tries(
     Err(Failed::Status(Status::OutOfBudget))
 }
 
-enum Failed {
+/// Why the tries came to nothing.
+pub(crate) enum Failed {
     Status(Status),
     /// With so many pages it failed, and changed something.
     Changed(u64),
@@ -124,8 +132,9 @@ impl From<Status> for Failed {
     }
 }
 
-/// Tries a case as this program's, then as a domain's that pays. At least `own` and `other` pages are needed for that.
-fn squeezed(own: u64, other: u64, case: &dyn Fn(Selector, Selector) -> Result<(), Status>) -> Outcome {
+/// Tries a case as this program's, then as a domain's that pays. At least `own` and `other` pages are needed for that. Then, where the
+/// kernel has promised more than there is, as this program's with the kernel's pool dry.
+pub(crate) fn squeezed(own: u64, other: u64, case: &dyn Fn(Selector, Selector) -> Result<(), Status>) -> Outcome {
     // What earlier tests left to other cores is done.
     let _ = down_for(semaphore(0)?, 5_000);
     let domain = Domain::empty(0x20_0000)?;
@@ -144,7 +153,7 @@ fn squeezed(own: u64, other: u64, case: &dyn Fn(Selector, Selector) -> Result<()
     }
     destroy(domain.pd);
     call(&Drop { base: domain.pd, count: 4 })?;
-    Ok(())
+    crate::dry::tries(own, case)
 }
 
 /// Makes semaphores in a domain until there is no slot left among its objects of their size.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The whole machine: all memory and all time is somebody's. First of all tests, since it looks at what the kernel left.
 
+use crate::dry::told;
 use crate::harness::{Outcome, Test, own_sc};
 use crate::make::{down_for, semaphore};
 use crate::{check, equal, refused};
@@ -53,8 +54,10 @@ fn memory() -> Outcome {
     check!(ranges.iter().all(|range| (1..=6).contains(&range.kind)));
     equal!(total, map);
     equal!(sum(MemoryKind::Kernel), image + pool + iommu);
-    equal!(pool, budget + cores + tables + other);
-    equal!(free, budget - used);
+    // What was promised beyond that, for tests.
+    let more = told("overcommit").unwrap_or(0);
+    equal!(pool + more, budget + cores + tables + other);
+    equal!(free + more, budget - used);
     check!(sum(MemoryKind::BootImage) >= hip().image_size);
     refused!(BadParameter, MachineControl { machine: MACHINE, operation: MachineOp::Memory as u64, value: 4 });
     Ok(())

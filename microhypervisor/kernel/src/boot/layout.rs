@@ -7,9 +7,8 @@ use super::{bytes, option};
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::paging;
 use cloister_abi::hip::{MemoryKind, RANGES};
+use cloister_mechanism::layout::{LARGE, bytes, lay_out};
 
-const PAGE: u64 = 4096;
-const LARGE: u64 = 2 << 20;
 /// Smallest and largest pool, unless the command line says otherwise.
 const LEAST: u64 = 16 << 20;
 const MOST: u64 = 256 << 20;
@@ -29,29 +28,25 @@ pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static st
         Some(text) => bytes(text).filter(|size| (LARGE..=REACH).contains(size)).ok_or("kernel-memory= is no size")?,
         None => (available / 18).clamp(LEAST, MOST),
     };
-    let size = wanted.next_multiple_of(LARGE);
     let (image, (kernel, kernel_end)) = (info.image, paging::image());
-    let memory = &mut info.memory;
-    memory.carve(image.0 / PAGE * PAGE, (image.0 + image.1).next_multiple_of(PAGE), MemoryKind::BootImage as u32);
-    memory.carve(kernel, kernel_end, MemoryKind::Kernel as u32);
-    // The first MiB holds firmware data and start-up code of further cores.
-    memory.carve(0, 1 << 20, MemoryKind::Reserved as u32);
-    memory.align(PAGE);
-    let mut best = None;
-    for range in memory.as_slice().iter().filter(|range| range.kind == MemoryKind::Available as u32) {
-        let end = range.end.min(REACH) / LARGE * LARGE;
-        if end >= size && end - size >= range.base.next_multiple_of(LARGE) {
-            best = best.max(Some(end - size));
-        }
-    }
-    let start = best.ok_or("no room below 4 GiB for the kernel's pool")?;
-    memory.carve(start, start + size, MemoryKind::Kernel as u32);
-    let usable = memory.sum(MemoryKind::Available as u32);
-    memory.fit(RANGES);
-    let lost = usable - memory.sum(MemoryKind::Available as u32);
-    if lost != 0 {
-        log::warn!("the memory map has too many ranges: {} KiB are not used", lost / 1024);
+    let parts = [
+        (image.0, image.0 + image.1, MemoryKind::BootImage as u32),
+        (kernel, kernel_end, MemoryKind::Kernel as u32),
+        // The first MiB holds firmware data and start-up code of further cores.
+        (0, 1 << 20, MemoryKind::Reserved as u32),
+    ];
+    let pool = (wanted.next_multiple_of(LARGE), MemoryKind::Kernel as u32);
+    let layout = lay_out(&mut info.memory, &parts, pool, REACH, RANGES);
+    let layout = layout.ok_or("no room below 4 GiB for the kernel's pool")?;
+    if layout.lost != 0 {
+        log::warn!("the memory map has too many ranges: {} KiB are not used", layout.lost / 1024);
     }
     crate::memory::set_firmware(total, kernel_end - kernel);
-    Ok((start, start + size))
+    Ok(layout.pool)
+}
+
+/// Budget that the root task has beyond what there is, as `overcommit=` on the command line says: for tests, so that the pool
+/// runs dry before a budget does.
+pub(super) fn overcommit(info: &BootInfo) -> u64 {
+    option(info.command_line(), "overcommit=").and_then(bytes).unwrap_or(0)
 }

@@ -32,7 +32,7 @@ pub(super) fn start(info: &BootInfo, task: &RootTask, features: u64) -> Result<(
     // The root PD is nobody's: it lies in a frame of its own.
     let place = memory::boot_frame()?.cast::<Pd>();
     memory::book(Own::Other);
-    let budget = POOL.available() * FRAME as u64;
+    let budget = POOL.available() * FRAME as u64 + super::layout::overcommit(info);
     // SAFETY: a fresh frame, kept for ever.
     unsafe { place.write(Pd::new(budget, u32::from(HIGHEST) + 1)) };
     // SAFETY: just written; never dropped.

@@ -10,7 +10,7 @@ use cloister_abi::cap::Kind;
 use cloister_mechanism::budget::Budget;
 use cloister_mechanism::list::List;
 use cloister_mechanism::slab::Slab;
-use cloister_mechanism::{Exhausted, FRAME, Frames};
+use cloister_mechanism::{Exhausted, Frames};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use spin::Mutex;
@@ -189,14 +189,12 @@ impl Frames for Pd {
         if self.closed.load(Relaxed) {
             return Err(Exhausted::Budget);
         }
-        self.budget.charge(FRAME as u64)?;
-        POOL.take().inspect_err(|_| self.budget.credit(FRAME as u64))
+        self.budget.take(&POOL)
     }
 
     unsafe fn give(&self, frame: NonNull<u8>) {
         // SAFETY: the caller vouches for the frame.
-        unsafe { POOL.give(frame) };
-        self.budget.credit(FRAME as u64);
+        unsafe { self.budget.give(&POOL, frame) };
     }
 }
 

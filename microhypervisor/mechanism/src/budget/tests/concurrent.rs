@@ -46,3 +46,27 @@ fn moving_to_and_fro_keeps_the_sum() {
         assert_eq!((pair.0.used(), pair.1.used()), (0, 0));
     });
 }
+
+/// All four at once: one charges and credits, one takes budget away and brings it back, and a third is granted no more than there is.
+#[test]
+fn nobody_is_granted_what_is_elsewhere() {
+    explore(|| {
+        let budget = Arc::new(Budget::new(10));
+        let (first, second) = (Arc::clone(&budget), Arc::clone(&budget));
+        let user = thread::spawn(move || {
+            if first.charge(4).is_ok() {
+                first.credit(4);
+            }
+        });
+        let mover = thread::spawn(move || {
+            if second.shrink(5).is_ok() {
+                second.grow(5);
+            }
+        });
+        let granted = if budget.charge(6).is_ok() { 6 } else { 0 };
+        assert!(budget.free() <= 10 - granted);
+        user.join().expect("no panic");
+        mover.join().expect("no panic");
+        assert_eq!((budget.limit(), budget.used(), budget.free()), (10, granted, 10 - granted));
+    });
+}

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Against a model.
 
-use crate::Exhausted;
 use crate::budget::Budget;
-use proptest::prelude::{prop_assert_eq, proptest};
+use crate::pool::Pool;
+use crate::{Exhausted, FRAME};
+use core::ptr::NonNull;
+use proptest::prelude::{any, prop_assert_eq, proptest};
+use std::alloc::{Layout, alloc, dealloc};
+use std::vec::Vec;
 
 #[test]
 fn charges_up_to_the_limit() {
@@ -58,5 +62,45 @@ proptest! {
             }
             prop_assert_eq!(budgets.iter().map(Budget::limit).sum::<u64>(), 1300);
         }
+    }
+}
+
+proptest! {
+    /// Two domains, which were promised more or less than there is, take frames and give them back. Each is told what is used up, and whoever
+    /// is refused is not charged.
+    #[test]
+    fn frames_are_charged_to_who_takes_them(
+        promised in proptest::array::uniform2(0..8u64),
+        steps in proptest::collection::vec((0..2usize, any::<bool>(), any::<usize>()), 0..100),
+    ) {
+        const FRAMES: usize = 8;
+        let layout = Layout::from_size_align(FRAMES * FRAME, FRAME).expect("layout");
+        // SAFETY: the layout is not empty.
+        let memory = NonNull::new(unsafe { alloc(layout) }).expect("memory");
+        let pool = Pool::empty();
+        // SAFETY: freed when the pool is used no more.
+        unsafe { pool.fill(memory, FRAMES) };
+        let budgets = promised.map(|frames| Budget::new(frames * FRAME as u64 + 5));
+        let mut held: [Vec<NonNull<u8>>; 2] = Default::default();
+        for (who, take, which) in steps {
+            let free = FRAMES - held[0].len() - held[1].len();
+            if take {
+                match budgets[who].take(&pool) {
+                    Ok(frame) => held[who].push(frame),
+                    Err(Exhausted::Budget) => prop_assert_eq!(held[who].len() as u64, promised[who]),
+                    Err(Exhausted::Pool) => prop_assert_eq!(free, 0),
+                }
+            } else if !held[who].is_empty() {
+                let frame = held[who].swap_remove(which % held[who].len());
+                // SAFETY: taken above.
+                unsafe { budgets[who].give(&pool, frame) };
+            }
+            for (budget, held) in budgets.iter().zip(&held) {
+                prop_assert_eq!(budget.used(), (held.len() * FRAME) as u64);
+            }
+            prop_assert_eq!(pool.available(), (FRAMES - held[0].len() - held[1].len()) as u64);
+        }
+        // SAFETY: allocated above.
+        unsafe { dealloc(memory.as_ptr(), layout) };
     }
 }
