@@ -10,6 +10,7 @@ use crate::radix::{Format, Freed, LEVEL_BITS, MapError, PageTable, TableFrames};
 use crate::work::Work;
 use crate::{Exhausted, FRAME, Frames};
 use core::cell::RefCell;
+use core::marker::PhantomData;
 use core::ptr::NonNull;
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_oneof, proptest};
 use std::boxed::Box;
@@ -76,7 +77,7 @@ impl TableFrames for Watched {
 }
 
 /// A processor that looks whenever it can.
-struct Walker {
+struct Walker<F> {
     root: u64,
     live: Rc<RefCell<BTreeSet<u64>>>,
     samples: Vec<u64>,
@@ -84,9 +85,10 @@ struct Walker {
     after: Pages,
     /// Upper entries that were seen before the operation: the table that each names, its level, and an address below it.
     cached: RefCell<BTreeSet<(u64, u32, u64)>>,
+    format: PhantomData<F>,
 }
 
-impl Walker {
+impl<F: Format> Walker<F> {
     /// Goes on from a table of that level, as the processor does. Notes the tables on the way.
     fn walk(&self, mut table: u64, level: u32, virt: u64, seen: &mut impl FnMut(u64, u32)) -> Option<u64> {
         for level in (0..=level).rev() {
@@ -96,13 +98,13 @@ impl Walker {
             let place: *const u64 = core::ptr::with_exposed_provenance(usize::try_from(table + index * 8).ok()?);
             // SAFETY: the table is a frame in use.
             let entry = unsafe { place.read_volatile() };
-            if entry & Host::PRESENT == 0 {
+            if entry & F::PRESENT == 0 {
                 return None;
             }
-            if level == 0 || entry & Host::LARGE != 0 {
-                return Some((entry & Host::ADDRESS) + (virt & (size(level) - 1)));
+            if level == 0 || F::is_leaf(entry, level) {
+                return Some((entry & F::ADDRESS) + (virt & (size(level) - 1)));
             }
-            table = entry & Host::ADDRESS;
+            table = entry & F::ADDRESS;
         }
         None
     }
@@ -111,7 +113,7 @@ impl Walker {
     fn remember(&self) {
         for virt in &self.samples {
             let mut cached = self.cached.borrow_mut();
-            let now = self.walk(self.root, Host::LEVELS - 1, *virt, &mut |table, level| {
+            let now = self.walk(self.root, F::LEVELS - 1, *virt, &mut |table, level| {
                 cached.insert((table, level, *virt));
             });
             assert_eq!(now, translate(&self.before, *virt), "{virt:#x} before");
@@ -125,7 +127,7 @@ impl Walker {
             assert!(found == old || found == new, "{virt:#x} is at {found:x?}, was {old:x?}, will be {new:x?}");
         };
         for virt in &self.samples {
-            good(*virt, self.walk(self.root, Host::LEVELS - 1, *virt, &mut |_, _| {}));
+            good(*virt, self.walk(self.root, F::LEVELS - 1, *virt, &mut |_, _| {}));
         }
         for (table, level, virt) in self.cached.borrow().iter() {
             good(*virt, self.walk(*table, *level, *virt, &mut |_, _| {}));
@@ -134,13 +136,13 @@ impl Walker {
 }
 
 /// A page table and what it should be.
-struct World {
+struct World<F> {
     frames: Watched,
-    table: PageTable<Host>,
+    table: PageTable<F>,
     pages: Pages,
 }
 
-impl World {
+impl<F: Format + 'static> World<F> {
     fn new() -> Self {
         let frames = Watched { heap: Heap::new(10_000), live: Rc::default() };
         let root = frames.take_zeroed().expect("a frame");
@@ -154,18 +156,19 @@ impl World {
         let near = self.pages.range(virt.saturating_sub(1 << 30)..).take(8);
         let far = self.pages.iter().take(4);
         let inside = near.chain(far).flat_map(|(start, (_, level))| [*start, start + size(*level) - 4096]);
-        edges.into_iter().chain(inside).filter(|virt| *virt < 1 << 47).collect()
+        edges.into_iter().chain(inside).filter(|virt| *virt < size(F::LEVELS).min(1 << 47)).collect()
     }
 
     /// Does something while a processor walks. Answers what it answers.
     fn watched<R>(&self, range: (u64, u64), after: &Pages, act: impl FnOnce(&mut Freed) -> R) -> R {
-        let walker = Rc::new(Walker {
+        let walker = Rc::new(Walker::<F> {
             root: self.frames.physical(self.table.root()),
             live: Rc::clone(&self.frames.live),
             samples: self.samples(range.0, range.1),
             before: self.pages.clone(),
             after: after.clone(),
             cached: RefCell::default(),
+            format: PhantomData,
         });
         walker.remember();
         let hook = Rc::clone(&walker);
@@ -185,7 +188,7 @@ impl World {
     fn tables(&self) -> usize {
         let above = |(start, (_, level)): (&u64, &Page)| {
             let start = *start;
-            (*level..Host::LEVELS - 1).map(move |level| (level, start / size(level + 1)))
+            (*level..F::LEVELS - 1).map(move |level| (level, start / size(level + 1)))
         };
         1 + self.pages.iter().flat_map(above).collect::<BTreeSet<_>>().len()
     }
@@ -255,8 +258,9 @@ impl World {
             let root = self.frames.physical(self.table.root());
             let (samples, live) = (Vec::new(), Rc::clone(&self.frames.live));
             let (before, after) = (Pages::new(), Pages::new());
-            let walker = Walker { root, live, samples, before, after, cached: RefCell::default() };
-            self.pages.retain(|virt, _| walker.walk(root, Host::LEVELS - 1, *virt, &mut |_, _| {}).is_some());
+            let (cached, format) = (RefCell::default(), PhantomData);
+            let walker = Walker::<F> { root, live, samples, before, after, cached, format };
+            self.pages.retain(|virt, _| walker.walk(root, F::LEVELS - 1, *virt, &mut |_, _| {}).is_some());
         }
         self.pages.clear();
         self.sound();
@@ -304,16 +308,63 @@ proptest! {
 
     #[test]
     fn walks_find_old_or_new_at_every_store(steps in steps()) {
-        let mut world = World::new();
-        for step in steps {
-            match step {
-                Step::Map(virt, order, physical) => world.map(virt, order, physical),
-                Step::Unmap(virt, order) => world.unmap(virt & !((4096 << order) - 1), order),
-                Step::Strip(most) => world.strip(most),
-            }
-        }
-        // SAFETY: nobody walks any more.
-        unsafe { world.table.destroy(&world.frames) };
-        assert_eq!(world.frames.heap.used(), 0);
+        play::<Host>(steps);
     }
+
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn so_do_walks_of_devices(steps in steps()) {
+        play::<Named>(steps.clone());
+        play::<Three>(steps);
+    }
+}
+
+/// Entries that name the level of the table that they point to, as AMD-Vi has them.
+struct Named;
+impl Format for Named {
+    const LEVELS: u32 = 4;
+    const PRESENT: u64 = 1;
+    const LARGE: u64 = 0;
+    const TABLE: u64 = 1;
+    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    const ROOT_SLOTS: usize = 512;
+    fn table(level: u32) -> u64 {
+        1 | u64::from(level) << 9
+    }
+    fn is_leaf(entry: u64, _: u32) -> bool {
+        entry >> 9 & 7 == 0
+    }
+}
+
+/// Three levels, and two bits that make an entry present, as VT-d has them.
+struct Three;
+impl Format for Three {
+    const LEVELS: u32 = 3;
+    const PRESENT: u64 = 3;
+    const LARGE: u64 = 1 << 7;
+    const TABLE: u64 = 3;
+    const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+    const ROOT_SLOTS: usize = 512;
+}
+
+fn play<F: Format + 'static>(steps: Vec<Step>) {
+    let mut world = World::<F>::new();
+    // No pages in the root itself, which is not stripped.
+    let most = LEVEL_BITS * (F::LEVELS - 1) - 1;
+    // What lies beyond the space comes round again.
+    let within = |virt: u64| virt & (size(F::LEVELS) - 1);
+    for step in steps {
+        match step {
+            Step::Map(virt, order, physical) => world.map(within(virt), order.min(most), physical),
+            Step::Unmap(virt, order) => world.unmap(within(virt) & !((4096 << order) - 1), order.min(most)),
+            Step::Strip(most) => world.strip(most),
+        }
+    }
+    // SAFETY: nobody walks any more.
+    unsafe { world.table.destroy(&world.frames) };
+    assert_eq!(world.frames.heap.used(), 0);
 }
