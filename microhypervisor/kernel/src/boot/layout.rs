@@ -7,7 +7,7 @@ use super::{bytes, option};
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::paging;
 use cloister_abi::hip::{MemoryKind, RANGES};
-use cloister_mechanism::layout::{LARGE, bytes, lay_out};
+use cloister_mechanism::layout::{LARGE, lay_out};
 
 /// Smallest and largest pool, unless the command line says otherwise.
 const LEAST: u64 = 16 << 20;

@@ -16,6 +16,7 @@ use crate::arch::{
 use crate::memory::{self, Own};
 use crate::{console, interrupt};
 use cloister_abi::hip::features;
+pub(crate) use cloister_mechanism::layout::bytes;
 
 /// First Rust code: on the boot stack, with the boot page tables. `protocol` is 1 for PVH, 2 for Multiboot 2.
 pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
@@ -104,17 +105,4 @@ fn most_cores(cmdline: &str) -> usize {
 /// What follows `name` in the first word of the command line that begins so.
 pub(crate) fn option<'a>(cmdline: &'a str, name: &str) -> Option<&'a str> {
     cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix(name))
-}
-
-/// A number of bytes, in which K, M and G may stand for powers of 1024.
-pub(crate) fn bytes(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(['K', 'k', 'M', 'm', 'G', 'g']);
-    let shift = match text.strip_prefix(digits)? {
-        "" => 0,
-        "K" | "k" => 10,
-        "M" | "m" => 20,
-        "G" | "g" => 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
