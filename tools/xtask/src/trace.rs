@@ -65,7 +65,7 @@ pub(crate) fn command(workspace: &Workspace, options: &TraceOptions) -> Result<b
     let output = options.output.clone().unwrap_or_else(|| config.folder.join("trace.json"));
     let rings = record(&config, &scenario, options.seconds)?;
     convert(&rings, &output)?;
-    for ring in &rings {
+    for ring in rings.iter().filter(|ring| !ring.records.is_empty() && !ring.is_of_names()) {
         let (count, lost) = (ring.records.len(), ring.lost);
         say::step("Recorded", &format!("core {}: {count} events, {lost} older ones were overwritten", ring.core));
     }

@@ -24,11 +24,11 @@ const REACH: u64 = 1 << 32;
 pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static str> {
     let total = info.memory.total();
     let available = info.memory.sum(MemoryKind::Available as u32);
-    let wanted = match option(info.command_line(), "kernel-memory=") {
+    let wanted = match option(info.said.command_line(), "kernel-memory=") {
         Some(text) => bytes(text).filter(|size| (LARGE..=REACH).contains(size)).ok_or("kernel-memory= is no size")?,
         None => (available / 18).clamp(LEAST, MOST),
     };
-    let (image, (kernel, kernel_end)) = (info.image, paging::image());
+    let (image, (kernel, kernel_end)) = (info.said.image, paging::image());
     let parts = [
         (image.0, image.0 + image.1, MemoryKind::BootImage as u32),
         (kernel, kernel_end, MemoryKind::Kernel as u32),
@@ -48,5 +48,5 @@ pub(super) fn choose_pool(info: &mut BootInfo) -> Result<(u64, u64), &'static st
 /// Budget that the root task has beyond what there is, as `overcommit=` on the command line says: for tests, so that the pool
 /// runs dry before a budget does.
 pub(super) fn overcommit(info: &BootInfo) -> u64 {
-    option(info.command_line(), "overcommit=").and_then(bytes).unwrap_or(0)
+    option(info.said.command_line(), "overcommit=").and_then(bytes).unwrap_or(0)
 }

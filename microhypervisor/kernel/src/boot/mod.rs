@@ -21,7 +21,7 @@ pub(crate) use cloister_mechanism::layout::bytes;
 /// First Rust code: on the boot stack, with the boot page tables. `protocol` is 1 for PVH, 2 for Multiboot 2.
 pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
     let info = BootInfo::read(protocol, information);
-    console::init(info.as_ref().map_or("", |info| info.command_line()));
+    console::init(info.as_ref().map_or("", |info| info.said.command_line()));
     log::info!("Cloister microhypervisor {}, contract {}", env!("CARGO_PKG_VERSION"), cloister_abi::VERSION);
     match info.and_then(bring_up) {
         // SAFETY: the root task's EC is ready to run; the boot stack is left for good.
@@ -34,17 +34,17 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
 }
 
 fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
-    power::init(info.command_line());
-    speculation::init(info.command_line());
-    cpu::init(info.command_line())?;
-    acpi::init(info.rsdp);
-    let root = image::root_task(info.image)?;
+    power::init(info.said.command_line());
+    speculation::init(info.said.command_line());
+    cpu::init(info.said.command_line())?;
+    acpi::init(info.said.rsdp);
+    let root = image::root_task(info.said.image)?;
     let start_up = info.low_page();
     let pool = layout::choose_pool(&mut info)?;
-    let free = iommu::find(info.command_line(), pool.0);
+    let free = iommu::find(info.said.command_line(), pool.0);
     // SAFETY: the range was taken out of what is available, and the boot direct map covers it.
     unsafe { memory::init(free, pool.1) };
-    crate::trace::init(info.command_line());
+    crate::trace::init(info.said.command_line());
     // SAFETY: called once, with a head that is static.
     unsafe { percore::activate_boot_core() };
     crate::percore::BOOT_CORE.publish();
@@ -79,7 +79,9 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         Err(why) => log::warn!("no guests: {why}"),
     }
     memory::book(Own::Other);
-    let cores = smp::start_all(most_cores(info.command_line()));
+    // `cores=N`, or all.
+    let most = option(info.said.command_line(), "cores=").and_then(|most| most.parse().ok()).filter(|most| *most > 0);
+    let cores = smp::start_all(most.unwrap_or(crate::percore::CORES));
     memory::book(Own::Cores);
     crate::trace::announce();
     if cpu::has(cpu::feature::INVARIANT_TSC) {
@@ -92,14 +94,8 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
         memory::pool_size() / 1024,
         serial::ports().0
     );
-    crate::crash::test(info.command_line());
+    crate::crash::test(info.said.command_line());
     root::start(&info, &root, found)
-}
-
-/// How many cores may run: `cores=N` on the command line, else all.
-fn most_cores(cmdline: &str) -> usize {
-    let value = option(cmdline, "cores=").and_then(|value| value.parse().ok());
-    value.filter(|most| *most > 0).unwrap_or(crate::percore::CORES)
 }
 
 /// What follows `name` in the first word of the command line that begins so.

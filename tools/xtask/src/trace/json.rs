@@ -12,7 +12,8 @@ use super::timeline::{Timeline, Track};
 /// Process number of the cores; those of PDs follow.
 const CORES: u64 = 1;
 /// Numbers of threads are unique, whatever process they belong to, and none is 0, since Perfetto takes that for the idle thread of
-/// Linux and drops what overlaps on it. From here on are those of ECs.
+/// Linux and drops what overlaps on it; one that is its process's number is shown as a main thread. From here on are those of cores and ECs.
+const CORE_THREADS: u64 = 500;
 const ECS: u64 = 1000;
 
 /// Writes it.
@@ -121,8 +122,8 @@ impl Places {
 
     fn of(&self, track: Track) -> (u64, u64) {
         match track {
-            Track::Runs(core) => (CORES, 2 * u64::from(core) + 1),
-            Track::Kernel(core) => (CORES, 2 * u64::from(core) + 2),
+            Track::Runs(core) => (CORES, CORE_THREADS + 2 * u64::from(core)),
+            Track::Kernel(core) => (CORES, CORE_THREADS + 2 * u64::from(core) + 1),
             Track::Ec(core, ec) => self.ecs.get(&(core, ec)).map_or((CORES, ECS - 1), |(pid, tid, _)| (*pid, *tid)),
         }
     }

@@ -85,6 +85,7 @@ impl Timeline {
     /// The timeline of all cores.
     pub(crate) fn new(rings: &[Ring]) -> Self {
         let mut timeline = Self { names: Names::new(rings), ..Self::default() };
+        let end = rings.iter().flat_map(|ring| &ring.records).map(|record| record.time).max().unwrap_or(0);
         for ring in rings {
             let mut core = Core {
                 timeline: &mut timeline,
@@ -100,9 +101,19 @@ impl Timeline {
                 core.now = core.now.max(record.time);
                 core.take(record);
             }
-            core.finish();
+            core.finish(end);
         }
+        timeline.begin(rings);
         timeline
+    }
+
+    /// Cuts off what lies before the time from which on all cores are seen: a core that did little still has all since the boot.
+    fn begin(&mut self, rings: &[Ring]) {
+        let full = rings.iter().filter(|ring| ring.lost > 0 && !ring.is_of_names());
+        let begin = full.filter_map(|ring| ring.records.first()).map(|record| record.time).max().unwrap_or(0);
+        self.slices.retain(|slice| slice.end >= begin);
+        self.slices.iter_mut().for_each(|slice| slice.start = slice.start.max(begin));
+        self.flows.retain(|flow| flow.time >= begin);
     }
 
     /// The name of an EC: its own, or a number.
@@ -266,8 +277,10 @@ impl Core<'_> {
         }
     }
 
-    fn finish(mut self) {
+    /// What goes on when the trace ends does so until `end`, also on a core that notes nothing any more.
+    fn finish(mut self, end: u64) {
         self.end_handled(None);
+        self.now = self.now.max(end);
         self.end_run();
         while let Some((event, ..)) = self.kernel.last() {
             self.leave(*event);

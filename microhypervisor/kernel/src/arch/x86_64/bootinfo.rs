@@ -31,10 +31,7 @@ pub(crate) type Memory = Ranges<Firmware, { 2 * RANGES }>;
 #[derive(Debug)]
 pub(crate) struct BootInfo {
     pub(crate) memory: Memory,
-    /// Boot image: physical address and size.
-    pub(crate) image: (u64, u64),
-    pub(crate) rsdp: u64,
-    said: Info,
+    pub(crate) said: Info,
 }
 
 /// Physical memory, as long as the boot direct map is there.
@@ -63,12 +60,7 @@ impl BootInfo {
         let said = read(protocol, address, PHYSICAL, &mut |base, size, kind: MemoryKind| {
             memory.add(base, base.saturating_add(size), kind as u32);
         })?;
-        Ok(Self { memory, image: said.image, rsdp: said.rsdp, said })
-    }
-
-    /// Command line as text, as far as it is text.
-    pub(crate) fn command_line(&self) -> &str {
-        self.said.command_line()
+        Ok(Self { memory, said })
     }
 
     /// A page below 1 MiB that no firmware uses after boot, for code in real mode.
@@ -85,7 +77,7 @@ impl BootInfo {
             hip.range_count += 1;
         }
         hip.cmdline = self.said.cmdline;
-        (hip.image_base, hip.image_size) = self.image;
+        (hip.image_base, hip.image_size) = self.said.image;
         let tables = acpi::tables();
         (hip.acpi_rsdp, hip.acpi_root) = (tables.rsdp, tables.root);
         if let Some(screen) = self.said.framebuffer {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The interrupt descriptor table, one for all cores. AMD APM vol. 2, 4.8.4 (gate descriptors).
 
-use super::percore::{KERNEL_CS, vector_stub};
+use super::entry::entry_vectors;
+use super::percore::KERNEL_CS;
 
 /// The table.
 #[derive(Debug)]
@@ -41,7 +42,7 @@ impl Idt {
     /// Fills in the entry stubs. User mode can raise none but the breakpoint and overflow vectors by itself.
     pub(crate) fn fill(&mut self) {
         for (vector, gate) in self.0.iter_mut().enumerate() {
-            let entry = vector_stub(vector);
+            let entry = entry_vectors as *const () as u64 + 16 * vector as u64;
             let level: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
             let low = entry & 0xffff | u64::from(KERNEL_CS) << 16 | stack(vector) << 32 | (0x8e | level << 5) << 40;
             *gate = [low | (entry >> 16 & 0xffff) << 48, entry >> 32];

@@ -4,7 +4,7 @@
 //! GS base points at the core's [`Head`] in kernel mode and at the current EC's UTCB in user mode; `swapgs` at the border
 //! exchanges them. Sources: AMD APM vol. 2, 4.8 (descriptors), 8.2 (vectors), 12.2.5 (TSS), 6.1.1 (STAR).
 
-use super::entry::{entry_syscall, entry_vectors};
+use super::entry::entry_syscall;
 use crate::memory;
 use crate::width::low16;
 use core::arch::asm;
@@ -244,11 +244,6 @@ pub(crate) fn set_thread(utcb: u64, fs: u64) {
             utcb = in(reg) utcb, fs = in(reg) fs, options(nomem, nostack, preserves_flags)
         );
     }
-}
-
-/// Address of the entry stub of a vector.
-pub(crate) fn vector_stub(vector: usize) -> u64 {
-    entry_vectors as *const () as u64 + 16 * vector as u64
 }
 
 /// Makes the boot core's head the processor's.

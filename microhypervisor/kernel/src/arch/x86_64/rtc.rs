@@ -11,10 +11,6 @@ fn register(index: u8) -> u8 {
     unsafe { inb(0x71) }
 }
 
-fn fields() -> [u8; 7] {
-    [0, 2, 4, 7, 8, 9, 0x32].map(register)
-}
-
 /// Seconds since 1970-01-01 UTC, 0 if the clock makes no sense.
 pub(crate) fn seconds_since_epoch() -> u64 {
     let mut last = [0; 7];
@@ -22,7 +18,7 @@ pub(crate) fn seconds_since_epoch() -> u64 {
         if register(0x0a) & 0x80 != 0 {
             continue;
         }
-        let now = fields();
+        let now = [0, 2, 4, 7, 8, 9, 0x32].map(register);
         if now == last {
             return convert(now, register(0x0b)).unwrap_or(0);
         }

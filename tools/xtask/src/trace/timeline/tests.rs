@@ -128,7 +128,19 @@ fn a_call_to_another_core() {
     timeline.check().expect("nests");
     assert_eq!(timeline.flows, [Flow { from: (0, CLIENT), to: (1, SERVER), time: 35 }]);
     assert_eq!(on(&timeline, Track::Ec(0, CLIENT)), [("IpcCall", 10, 60)]);
-    assert_eq!(on(&timeline, Track::Ec(1, SERVER)), [("serves EC 1000", 35, 45)]);
+    assert_eq!(on(&timeline, Track::Ec(1, SERVER)), [("serves EC 1000", 35, 65)]);
+}
+
+#[test]
+fn cores_are_shown_over_the_same_time() {
+    let run = |time, event| Record { time, ..Record::new(event, 0, CLIENT, PD) };
+    // The one has idled since the boot, the other one has overwritten what it did before 1000.
+    let idle = Ring { core: 1, tsc_hz: 1, lost: 0, records: vec![run(10, Event::IdleEnter)] };
+    let busy = Ring { core: 0, tsc_hz: 1, lost: 5, records: vec![run(1000, Event::Switch), run(2000, Event::Switch)] };
+    let timeline = Timeline::new(&[busy, idle]);
+    timeline.check().expect("nests");
+    assert_eq!(on(&timeline, Track::Kernel(1)), [("idle", 1000, 2000)]);
+    assert_eq!(on(&timeline, Track::Runs(0))[0].1, 1000);
 }
 
 #[test]
