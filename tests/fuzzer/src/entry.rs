@@ -74,15 +74,16 @@ pub(crate) extern "C" fn provoke(way: u64, address: u64) {
     )
 }
 
-/// A system call with any number; the answer as the registers have it.
+/// A system call with any number; the answer as the registers have it, and a mark that came back in a register that the kernel keeps. A
+/// thread whose stack or registers others have spoiled, and which came here by a return address that is not its own, has another mark.
 #[inline(never)]
-pub(crate) fn syscall(number: u64, args: &Args) -> [u64; 2] {
-    let (status, first): (u64, u64);
+pub(crate) fn syscall(number: u64, args: &Args, mark: u64) -> [u64; 3] {
+    let (status, first, back): (u64, u64, u64);
     // SAFETY: what the call does to this component is what it is for; the supervisor checks what it did to others.
     unsafe {
         asm!("syscall", inlateout("rax") number => status, inlateout("rdi") args[0] => first,
             inlateout("rsi") args[1] => _, in("rdx") args[2], in("r10") args[3], in("r8") args[4], in("r9") args[5],
-            lateout("rcx") _, lateout("r11") _);
+            inlateout("r12") mark => back, lateout("rcx") _, lateout("r11") _);
     }
-    [status, first]
+    [status, first, back]
 }

@@ -34,14 +34,35 @@ impl Hostile {
     /// Makes a hypercall and counts its answer.
     pub(crate) fn call(&self, number: u64, mut args: Args) -> Result<u64, u64> {
         single::tame(*self, number, &mut args);
-        let [status, first] = entry::syscall(HYPERCALL_BASE.wrapping_add(number), &args);
-        self.count(number, &args, status, first);
+        let (mark, number_there) = (self.mark(), HYPERCALL_BASE.wrapping_add(number));
+        let [status, first, back] = entry::syscall(number_there, &args, mark);
+        if self.is_mine(mark, back) {
+            self.count(number, &args, status, first);
+        }
         if status == 0 { Ok(first) } else { Err(status) }
     }
 
     /// As [`Self::call`], of a structure.
     pub(crate) fn make<C: Call>(&self, call: &C) -> Result<u64, u64> {
         self.call(C::NUMBER, call.encode())
+    }
+
+    /// What a call takes along, to be known by when it is back.
+    pub(crate) fn mark(&self) -> u64 {
+        let place = &record().mark[self.slot];
+        let mark = mix(place.load(Relaxed) ^ self.slot as u64 ^ entry::EXPECTED);
+        place.store(mark, Relaxed);
+        mark
+    }
+
+    /// Whether what is back is the answer of that call. The component writes where it likes, message pages with the registers of others
+    /// among it, and may get two threads onto one stack: what such a thread believes to be an answer was never one.
+    pub(crate) fn is_mine(&self, mark: u64, back: u64) -> bool {
+        let mine = back == mark && record().mark[self.slot].load(Relaxed) == mark;
+        if !mine {
+            record().strayed.fetch_add(1, Relaxed);
+        }
+        mine
     }
 
     /// Counts an answer.

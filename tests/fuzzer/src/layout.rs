@@ -117,6 +117,8 @@ pub(crate) struct Record {
     pub(crate) made: [AtomicU64; SLOTS],
     /// State of the generator of numbers, by slot.
     pub(crate) random: [AtomicU64; SLOTS],
+    /// What the last call took along, by slot.
+    pub(crate) mark: [AtomicU64; SLOTS],
     /// Digest of all calls and answers, by slot.
     pub(crate) digest: [AtomicU64; SLOTS],
     /// How often each call got each answer.
@@ -127,6 +129,8 @@ pub(crate) struct Record {
     pub(crate) places: [AtomicU8; KNOWN],
     /// Faults that were repaired.
     pub(crate) faults: AtomicU64,
+    /// Calls whose threads did not find back.
+    pub(crate) strayed: AtomicU64,
     /// The first answer that the reference does not list: arguments, slot, status, result, number plus one.
     pub(crate) complaint: [AtomicU64; COMPLAINT + 1],
 }

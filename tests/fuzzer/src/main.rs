@@ -10,7 +10,8 @@
 //! answer of the kernel is one that the reference lists for that call; and when the component has gone, all kernel memory is
 //! back, to the byte.
 //!
-//! The kernel's command line says `fuzz.calls=N`, `fuzz.seed=S` and `fuzz.generation=N` (calls of each component). Everything
+//! The kernel's command line says `fuzz.calls=N`, `fuzz.seed=S`, `fuzz.generation=N` (calls of each component) and `fuzz.step=N` (from
+//! the seed of one to that of the next). Everything
 //! follows from the seed; how threads take turns does too where the machine counts instructions in place of time, so there the
 //! same seed gives the same `digest`.
 //!
@@ -66,8 +67,8 @@ fn tell(sums: &Sums) {
         }
     }
     println!(
-        "fuzz: {} calls, {} components ({} ruined themselves), {} threads given up, {} faults repaired, digest {:016x}",
-        sums.calls, sums.generations, sums.ruined, sums.respawns, sums.faults, sums.digest
+        "fuzz: {} calls, {} components ({} ruined themselves), {} threads given up, {} faults repaired, {} calls strayed, digest {:016x}",
+        sums.calls, sums.generations, sums.ruined, sums.respawns, sums.faults, sums.strayed, sums.digest
     );
     println!(
         "fuzz: destroying a component took at most {} calls, one of them at most {} ticks; the victim answered within {} ticks",
@@ -88,6 +89,13 @@ fn explain(failure: &Failure, seed: u64) {
             let call = name(word(COMPLAINT).wrapping_sub(1) as usize);
             let args = [0, 1, 2, 3, 4, 5].map(word);
             println!("fuzz FAILED: {call} answered {status}, which the reference does not list: {args:x?}");
+            println!(
+                "fuzz: that was {:#x} and {:#x}, in slot {} of {}",
+                word(7),
+                word(8),
+                word(6),
+                record().next.load(Relaxed)
+            );
         }
     }
     println!("fuzz: that was the component of seed {seed}");
@@ -117,6 +125,7 @@ const TELLING: u64 = 50_000;
 fn main() -> bool {
     let (calls, seed) = (parameter("fuzz.calls", 20_000), parameter("fuzz.seed", 1));
     let each = parameter("fuzz.generation", 5000);
+    let step = parameter("fuzz.step", 1);
     let cores = hip().cores.min(CORES as u32);
     println!("fuzz seed {seed} calls {calls} cores {cores}, {each} calls each");
     let mut sums = Sums::new();
@@ -129,7 +138,7 @@ fn main() -> bool {
     };
     let mut told = 0;
     while sums.calls < calls {
-        let seed = seed.wrapping_add(sums.generations);
+        let seed = seed.wrapping_add(sums.generations.wrapping_mul(step));
         if let Err(failure) = supervisor.generation(seed, each, &mut sums) {
             explain(&failure, seed);
             tell(&sums);

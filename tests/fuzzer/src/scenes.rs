@@ -155,7 +155,11 @@ pub(crate) fn no_hypercall(hostile: Hostile, number: u64, args: &Args) {
     if !bounced {
         message().set_foreign_entry(0);
     }
-    let [status, first] = entry::syscall(number, args);
+    let mark = hostile.mark();
+    let [status, first, back] = entry::syscall(number, args, mark);
+    if !hostile.is_mine(mark, back) {
+        return;
+    }
     let status = if bounced && status == number { 0 } else { status };
     hostile.count(
         FOREIGN as u64,

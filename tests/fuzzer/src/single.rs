@@ -224,13 +224,7 @@ fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
             let thing = if handler { Thing::Handler } else { Thing::Portal };
             ([fresh(hostile), payer(hostile), find(Thing::Server), ip, random.next(), 0], Some(thing))
         }
-        abi::CreateSm::NUMBER => match random.below(3) {
-            0 => {
-                let target = find(Thing::Semaphore);
-                ([fresh(hostile), payer(hostile), 0, target, random.below(64), 0], Some(Thing::Signal))
-            }
-            _ => ([fresh(hostile), payer(hostile), random.below(4), NONE.into(), 0, 0], Some(Thing::Semaphore)),
-        },
+        abi::CreateSm::NUMBER => sm(hostile),
         abi::CreateVcpu::NUMBER => {
             let (guest, place) = (find(Thing::Guest), STATE_AREA + random.below(STATES) * PAGE);
             ([fresh(hostile), payer(hostile), guest, given::HOST, place, core(hostile)], Some(Thing::Vcpu))
@@ -260,6 +254,15 @@ fn arguments(hostile: Hostile, number: u64) -> (Args, Option<Thing>) {
         abi::MachineControl::NUMBER => ([random.below(16), random.below(4), random.below(64), 0, 0, 0], None),
         _ => ([argument(hostile), argument(hostile), argument(hostile), argument(hostile), 0, 0], None),
     }
+}
+
+fn sm(hostile: Hostile) -> (Args, Option<Thing>) {
+    let random = hostile.random;
+    if random.below(3) == 0 {
+        let target = hostile.find(Thing::Semaphore);
+        return ([fresh(hostile), payer(hostile), 0, target, random.below(64), 0], Some(Thing::Signal));
+    }
+    ([fresh(hostile), payer(hostile), random.below(4), NONE.into(), 0, 0], Some(Thing::Semaphore))
 }
 
 fn ec(hostile: Hostile) -> (Args, Option<Thing>) {

@@ -54,6 +54,7 @@ pub(crate) struct Sums {
     /// Components that made themselves unable to live.
     pub(crate) ruined: u64,
     pub(crate) faults: u64,
+    pub(crate) strayed: u64,
     pub(crate) digest: u64,
     /// Ticks of the longest `Destroy` of a component, and its number of calls.
     pub(crate) longest_destroy: u64,
@@ -70,6 +71,7 @@ impl Sums {
             respawns: 0,
             ruined: 0,
             faults: 0,
+            strayed: 0,
             digest: 0,
             longest_destroy: 0,
             most_destroys: 0,
@@ -335,6 +337,7 @@ impl Supervisor {
         let record = record();
         sums.generations += 1;
         sums.faults += record.faults.load(Relaxed);
+        sums.strayed += record.strayed.load(Relaxed);
         for slot in 0..SLOTS {
             sums.calls += record.made[slot].load(Relaxed);
             sums.digest = mix(sums.digest ^ record.digest[slot].load(Relaxed));

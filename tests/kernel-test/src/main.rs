@@ -52,6 +52,8 @@ mod spaces;
 mod trace;
 mod whole;
 
+use cloister_abi::hip::MACHINE;
+use cloister_abi::hypercall::{MachineControl, MachineOp};
 use harness::Test;
 
 /// All tests, area by area.
@@ -98,6 +100,12 @@ static SUITES: &[&[Test]] = &[
 ];
 
 fn main() -> bool {
+    if harness::parameter("reset").is_some() {
+        // Nothing comes after that.
+        let reset = MachineControl { machine: MACHINE, operation: MachineOp::Reset as u64, value: 0 };
+        cloister_bare::println!("reset: {:?}", cloister_bare::kernel::call(&reset));
+        return false;
+    }
     harness::run(&SUITES)
 }
 

@@ -3,7 +3,7 @@
 //!
 //! The emulator counts instructions in place of time (`-icount shift=0,sleep=off`), so the figures are exact and the
 //! same in each run, on any host. Several machines are booted, one after the other: the micro benchmarks (the root
-//! task of `tests/bench`), on one core and on two, and the boot of a guest (the scenario `bench-boot`). Both report lines
+//! task of `tests/bench`), on one core, on two, and with all barriers against speculation, and the boot of a guest (the scenario `bench-boot`). Both report lines
 //! `bench NAME VALUE UNIT` on the log line, and `bench done` at their end.
 //!
 //! [`figures`] holds what they are compared with, [`table`] shows it. Whoever is over a limit, or not measured, fails the command.
@@ -35,6 +35,9 @@ use crate::workspace::Workspace;
 
 /// The scenarios that measure: exits that the VMM answers, and a guest's boot.
 const SCENARIOS: [&str; 2] = ["bench-exits", "bench-boot"];
+
+/// What lets the kernel do all that any processor needs against its own speculation.
+const BARRIERS: &str = "mitigations=force";
 
 /// Counting instructions is slow.
 const TIME: Duration = Duration::from_secs(600);
@@ -88,6 +91,8 @@ fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {
         machines.push(Scenario { name: "bench".to_owned(), folder: PathBuf::new(), settings });
         let settings = Settings { root: root.to_owned(), smp: 2, ..Settings::default() };
         machines.push(Scenario { name: "bench-cores".to_owned(), folder: PathBuf::new(), settings });
+        let settings = Settings { root: root.to_owned(), cmdline: BARRIERS.to_owned(), ..Settings::default() };
+        machines.push(Scenario { name: "bench-barriers".to_owned(), folder: PathBuf::new(), settings });
     }
     let names = Scenario::names(workspace);
     for scenario in SCENARIOS.into_iter().filter(|scenario| names.iter().any(|name| name == scenario)) {

@@ -24,7 +24,7 @@ pub(crate) struct Reference {
 /// Figures that belong together, by a heading.
 pub(crate) type Group = (&'static str, &'static [Reference]);
 
-/// How much more one figure may be than another, where what they measure is not to grow.
+/// How much more one figure may be than another, where what they measure is not to grow; or how much less it must be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Growth {
     /// The figure with many.
@@ -52,6 +52,7 @@ pub(crate) const GROUPS: &[Group] = &[
     ("Delegation", DELEGATION),
     ("Exits of a guest", EXITS),
     ("One object of each kind", OBJECTS),
+    ("With all barriers against speculation", BARRIERS),
     ("Another core", CORES),
     ("Choosing who runs, and time", SCHEDULING),
     ("Per object, with 10, 1,000 and 100,000 of them", GROWTH),
@@ -111,6 +112,18 @@ const OBJECTS: &[Reference] = &[
     own("vcpu-kick", "kick a virtual CPU that does not run", 165),
     own("destroy", "destroy a semaphore", 650),
     own("memory-info", "ask for memory", 165),
+];
+
+const BARRIERS: &[Reference] = &[
+    own("barriers-null", "shortest hypercall", 106),
+    own("barriers-ipc-same-1", "call and reply, same space, 1 word", 351),
+    own("barriers-ipc-same-8", "the same, 8 words", 380),
+    own("barriers-ipc-same-64", "the same, 64 words", 780),
+    own("barriers-ipc-other-1", "call and reply, other space, 1 word", 547),
+    own("barriers-ipc-other-8", "the same, 8 words", 576),
+    own("barriers-ipc-other-64", "the same, 64 words", 976),
+    own("barriers-vm-exit-min", "VM exit (CPUID), smallest state", 579),
+    own("barriers-vm-exit-gpr", "VM exit (CPUID), general-purpose registers", 707),
 ];
 
 const CORES: &[Reference] = &[
@@ -189,6 +202,9 @@ pub(crate) const GROWTHS: &[Growth] = &[
     flat("switch-1000", "switch-2", 105, "choosing who runs is flat"),
     flat("timer-1000", "timer-10", 105, "a deadline sooner than all others costs the same however many wait"),
     flat("timer-1000-last", "timer-10", 130, "a deadline later than all others costs a logarithm"),
+    flat("null", "barriers-null", 90, "barriers of system calls are executed where they are needed"),
+    flat("ipc-other-1", "barriers-ipc-other-1", 70, "barriers between components are executed, too"),
+    flat("vm-exit-min", "barriers-vm-exit-min", 90, "and those around guests"),
     flat("create-100000", "create-1000", 105, "creation is linear"),
     flat("give-100000", "give-1000", 105, "delegation of capabilities is linear"),
     flat("map-100000", "map-1000", 105, "delegation of memory is linear"),
