@@ -33,13 +33,15 @@ pub(crate) const ALARM: u32 = 1 << 3;
 pub(crate) const MAIL: u32 = 1 << 4;
 
 /// Whose floating-point state is in the registers: one word, since every switch compares it. The address of an EC, or that of a
-/// VCPU plus one, or 0 for nobody.
+/// VCPU plus one, or 0 or 2 for nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FpuOwner(usize);
 
 impl FpuOwner {
-    /// Nobody's.
+    /// Nobody's, and there may be something of others left.
     pub(crate) const NOBODY: Self = Self(0);
+    /// Nobody's, as after reset.
+    const CLEARED: Self = Self(2);
 
     /// An EC's.
     #[inline]
@@ -334,9 +336,27 @@ impl Core {
         true
     }
 
+    /// Puts what the current EC may see into the registers, even if it may not use them: its own state, or nothing. For processors on which the
+    /// trap alone does not hide them.
+    #[cold]
+    pub(crate) fn hide_fpu(&self) {
+        let Some(ec) = self.current() else { return };
+        if [FpuOwner::ec(ec), FpuOwner::CLEARED].contains(&self.fpu_owner.get()) || self.take_fpu(ec) {
+            return;
+        }
+        self.set_fpu_trap(false);
+        self.save_fpu();
+        fpu::clear();
+        self.fpu_owner.set(FpuOwner::CLEARED);
+        self.set_fpu_trap(true);
+    }
+
     /// Saves the registers to whom they belong. The trap must be off.
     pub(crate) fn save_fpu(&self) {
         let FpuOwner(owner) = self.fpu_owner.replace(FpuOwner::NOBODY);
+        if owner == FpuOwner::CLEARED.0 {
+            return;
+        }
         if owner & 1 != 0 {
             let vcpu: *const Vcpu = core::ptr::with_exposed_provenance(owner - 1);
             // SAFETY: a VCPU that goes is forgotten as owner first.

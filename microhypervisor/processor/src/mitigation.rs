@@ -170,9 +170,11 @@ bitflags! {
         const GUEST_IBPB = 1 << 11;
         /// Before a guest: flush the first-level data cache.
         const GUEST_L1D = 1 << 12;
+        /// When another address space is loaded: vector registers of others are saved and cleared.
+        const SWITCH_FPU = 1 << 13;
 
         /// All that is done again and again, with the bits of SPEC_CTRL that are set for ever.
-        const FORCED = !Self::AUTO_IBRS.bits() & ((1 << 13) - 1);
+        const FORCED = !Self::AUTO_IBRS.bits() & ((1 << 14) - 1);
     }
 }
 
@@ -223,6 +225,8 @@ pub enum Step {
     FillReturnStack,
     /// VERW.
     Overwrite,
+    /// Takes vector registers that are not the next thread's out of the processor.
+    HideRegisters,
 }
 
 /// What is done at a point, in this order.
@@ -241,6 +245,7 @@ pub fn steps(actions: Actions, point: Point) -> impl Iterator<Item = Step> {
         (Point::Exit, Actions::VERW, Step::Overwrite),
         (Point::Switch, Actions::SWITCH_IBPB, Step::Write(PRED_CMD, 1)),
         (Point::Switch, Actions::SWITCH_RSB, Step::FillReturnStack),
+        (Point::Switch, Actions::SWITCH_FPU, Step::HideRegisters),
         (Point::EnterGuest, Actions::GUEST_L1D, Step::Write(FLUSH_CMD, 1)),
         (Point::EnterGuest, overwrites, Step::Overwrite),
         (Point::LeaveGuest, Actions::GUEST_RSB, Step::FillReturnStack),
@@ -262,7 +267,7 @@ pub fn spec_ctrl(actions: Actions) -> [u32; 2] {
 type Weakness = (&'static str, fn(&mut Decision) -> Verdict);
 
 /// All of them. Later ones look at what was decided before.
-const WEAKNESSES: [Weakness; 11] = [
+const WEAKNESSES: [Weakness; 12] = [
     ("meltdown", Decision::meltdown),
     ("swapgs", |_| Verdict::On("LFENCE")),
     ("spectre-v2", Decision::spectre_v2),
@@ -274,6 +279,7 @@ const WEAKNESSES: [Weakness; 11] = [
     ("mds", Decision::buffers),
     ("l1tf", Decision::l1tf),
     ("ssb", Decision::store_bypass),
+    ("lazy-fp", Decision::lazy_registers),
 ];
 
 /// The decision.
@@ -501,5 +507,10 @@ impl Decision {
             (true, false) => Verdict::Open("within a component only; mitigations=ssbd"),
             (false, _) => Verdict::Open("within a component only; no SSBD"),
         }
+    }
+
+    /// Registers that the unit's trap guards are guessed with all the same. Intel's processors do not say whether they do.
+    fn lazy_registers(&mut self) -> Verdict {
+        if self.amd() { Verdict::None } else { self.on(Actions::SWITCH_FPU, "clearing on a switch") }
     }
 }

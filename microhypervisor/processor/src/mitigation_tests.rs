@@ -50,7 +50,9 @@ struct Case {
 const SWITCH: Actions = Actions::SWITCH_IBPB.union(Actions::SWITCH_RSB);
 
 fn cases() -> Vec<Case> {
-    [intel_cases(), amd_cases()].into_iter().flatten().collect()
+    let mut intel = intel_cases();
+    intel.iter_mut().for_each(|case| case.actions |= Actions::SWITCH_FPU);
+    [intel, amd_cases()].into_iter().flatten().collect()
 }
 
 fn intel_cases() -> Vec<Case> {
@@ -268,7 +270,7 @@ fn each_processor_does_this_at_each_point() {
         &[Step::Write(CONTROL, 3)],
         &[Step::Write(CONTROL, 3)],
         &[Step::Write(CONTROL, 2), Step::Overwrite],
-        &[BARRIER, FILL],
+        &[BARRIER, FILL, Step::HideRegisters],
         &[FLUSH],
         &[FILL],
         NOTHING,
@@ -277,18 +279,26 @@ fn each_processor_does_this_at_each_point() {
         &[Step::Write(CONTROL, 1)],
         NOTHING,
         &[Step::Overwrite],
-        &[BARRIER, FILL],
+        &[BARRIER, FILL, Step::HideRegisters],
         &[Step::Overwrite],
         &[FILL],
         NOTHING,
     ];
     let expected: [Steps; 13] = [
-        [NOTHING, NOTHING, NOTHING, NOTHING, NOTHING, &[FILL], NOTHING],
+        [NOTHING, NOTHING, NOTHING, &[Step::HideRegisters], NOTHING, &[FILL], NOTHING],
         OLD_INTEL,
         OLD_INTEL,
         ENHANCED,
         ENHANCED,
-        [&[Step::Write(CONTROL, 0x401)], NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, NOTHING, NOTHING],
+        [
+            &[Step::Write(CONTROL, 0x401)],
+            NOTHING,
+            NOTHING,
+            &[BARRIER, FILL, Step::HideRegisters],
+            NOTHING,
+            NOTHING,
+            NOTHING,
+        ],
         [NOTHING, NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, &[FILL], NOTHING],
         [&[Step::Write(CONTROL, 3)], NOTHING, NOTHING, &[BARRIER, FILL], NOTHING, &[FILL], NOTHING],
         [
@@ -353,6 +363,6 @@ fn the_boot_log_has_one_line() {
     let line = |index: usize| decide(&cases().swap_remove(index).facts, Policy::default()).to_string();
     assert_eq!(line(12), "nothing is needed");
     let zen5 = "on: swapgs by LFENCE, spectre-v2 by automatic IBRS, spectre-v2-user by IBPB and return stack on a switch; \
-                open: ssb (within a component only; mitigations=ssbd); 7 not needed";
+                open: ssb (within a component only; mitigations=ssbd); 8 not needed";
     assert_eq!(line(10), zen5);
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Floating-point and vector state: saving, restoring, and letting nobody but its owner see it.
 //!
-//! The unit is switched lazily: CR0.TS is set while the current EC does not own the state in the registers. Which components there are,
+//! The unit is switched lazily: CR0.TS is set while the current EC does not own the state in the registers. Where that does not hide them from
+//! what is executed ahead, they are changed with the address space ([`crate::percore::Core::hide_fpu`]). Which components there are,
 //! and by which instructions they go, is decided by [`cloister_processor::xsave`] so that each area fits in a frame.
 //!
 //! XSAVEOPT and XSAVES leave out what did not change since XRSTOR from the same address. That is right here, because an area is saved to only by
@@ -161,4 +162,19 @@ pub(crate) unsafe fn restore(area: NonNull<u8>) {
     } else {
         with_area!("xrstor64 [{}]", area, low, high);
     }
+}
+
+/// An area all of whose components are in their initial state.
+#[repr(C, align(64))]
+struct Nothing([u64; NOTHING]);
+/// The legacy region and the header; more is not read of what is in its initial state.
+const NOTHING: usize = 576 / 8;
+
+/// Loads the registers with nothing.
+pub(crate) fn clear() {
+    let mut nothing = Nothing([0; NOTHING]);
+    let area = NonNull::from(&mut nothing.0).cast();
+    initialize(area);
+    // SAFETY: just initialized, and nothing beyond it is read.
+    unsafe { restore(area) };
 }

@@ -7,7 +7,7 @@
 
 use super::cpu::{self, cpuid, feature};
 use cloister_processor::mitigation::{Actions, Facts, Plan, Point, Policy, Step, decide, spec_ctrl, steps};
-use core::arch::asm;
+use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
@@ -86,6 +86,7 @@ fn carry_out(point: Point) {
                 unsafe { wrmsr(IA32_EFER, efer | AUTO_IBRS) };
             }
             Step::FillReturnStack => fill_return_stack(),
+            Step::HideRegisters => crate::percore::core().hide_fpu(),
             Step::Overwrite => {
                 let segment = super::percore::KERNEL_CS + 8;
                 // SAFETY: asks about a segment; that it overwrites buffers is what it is for.
@@ -95,12 +96,53 @@ fn carry_out(point: Point) {
     }
 }
 
-/// Another address space is about to be loaded.
+/// Another address space is about to be loaded, for the EC that is current.
+///
+/// This is on the way of each call to another component: a function that may be called there costs all of them the saving of registers (8
+/// instructions), so it is one that the compiler does not see.
 #[inline]
 pub(crate) fn switch() {
     if ways().switch {
-        carry_out(Point::Switch);
+        // SAFETY: keeps all registers, and expects nothing of the stack but that there is some.
+        unsafe { asm!("call {}", sym switch_keeping_registers) };
     }
+}
+
+extern "C" fn switch_steps() {
+    carry_out(Point::Switch);
+}
+
+/// [`switch_steps`] for callers that do not know that they call.
+#[unsafe(naked)]
+extern "C" fn switch_keeping_registers() {
+    naked_asm!(
+        "push rbp",
+        "mov rbp, rsp",
+        "push rax",
+        "push rcx",
+        "push rdx",
+        "push rsi",
+        "push rdi",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "and rsp, -16",
+        "call {steps}",
+        "lea rsp, [rbp - 9 * 8]",
+        "pop r11",
+        "pop r10",
+        "pop r9",
+        "pop r8",
+        "pop rdi",
+        "pop rsi",
+        "pop rdx",
+        "pop rcx",
+        "pop rax",
+        "pop rbp",
+        "ret",
+        steps = sym switch_steps,
+    )
 }
 
 /// A guest is about to be entered.
