@@ -66,18 +66,26 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
 /// What is not the way of a plain exit stays out of it.
 #[inline(never)]
 fn resume<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
+    if !vcpu.header().is_alive() {
+        return abort(ec, vcpu);
+    }
+    cpu.activate(core);
     go_on::<TRACED, M>(core, ec, vcpu, cpu);
+}
+
+/// The VCPU or its guest's memory was destroyed.
+#[cold]
+fn abort(ec: &Ec, vcpu: &Vcpu) {
+    leave(ec, vcpu);
+    ec.answer(Status::Aborted, 0);
 }
 
 #[inline(always)]
 fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     // What is mapped in a guest space that was destroyed cannot be taken back any more, so nobody may run in it.
-    if !vcpu.header().is_alive() || !vcpu.guest.header().is_alive() {
-        leave(ec, vcpu);
-        ec.answer(Status::Aborted, 0);
-        return;
+    if !vcpu.guest.header().is_alive() {
+        return abort(ec, vcpu);
     }
-    cpu.activate(core);
     loop {
         if core.is_pending() {
             vcpu.hold();

@@ -208,7 +208,8 @@ pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64
         cpu.flush_tlb();
     }
     let (own, guest) = (fpu::mask(), cpu.xcr0());
-    if own != guest && has(feature::XSAVE) {
+    let differs = own != guest && has(feature::XSAVE);
+    if differs {
         // SAFETY: the limits allow only what the processor has.
         unsafe { fpu::write_xcr0(guest) };
     }
@@ -222,7 +223,7 @@ pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64
         super::cpu::set_tsc_aux(0);
     }
     core.remote.guest.store(0, Ordering::Release);
-    if own != guest && has(feature::XSAVE) {
+    if differs {
         // SAFETY: the mask of the boot.
         unsafe { fpu::write_xcr0(own) };
     }
