@@ -156,7 +156,10 @@ impl Handlers {
         self.cores[own].fetch_add(1, AcqRel);
         let last = handler(self);
         self.cores[own].fetch_add(1, AcqRel);
-        while last {
+        if !last {
+            return;
+        }
+        loop {
             self.quiesce(own);
             match self.count.reap() {
                 Fate::Gone => {
