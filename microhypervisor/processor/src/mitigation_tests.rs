@@ -263,27 +263,28 @@ fn done(facts: &Facts, policy: Policy) -> Vec<Vec<Step>> {
     points.into_iter().map(|point| steps(actions, point).collect()).collect()
 }
 
+const NOTHING: &[Step] = &[];
+const OLD_INTEL: Steps = [
+    &[Step::Write(CONTROL, 3)],
+    &[Step::Write(CONTROL, 3)],
+    &[Step::Write(CONTROL, 2), Step::Overwrite],
+    &[BARRIER, FILL, Step::HideRegisters],
+    &[FLUSH],
+    &[FILL],
+    NOTHING,
+];
+const ENHANCED: Steps = [
+    &[Step::Write(CONTROL, 1)],
+    NOTHING,
+    &[Step::Overwrite],
+    &[BARRIER, FILL, Step::HideRegisters],
+    &[Step::Overwrite],
+    &[FILL],
+    NOTHING,
+];
+
 #[test]
 fn each_processor_does_this_at_each_point() {
-    const NOTHING: &[Step] = &[];
-    const OLD_INTEL: Steps = [
-        &[Step::Write(CONTROL, 3)],
-        &[Step::Write(CONTROL, 3)],
-        &[Step::Write(CONTROL, 2), Step::Overwrite],
-        &[BARRIER, FILL, Step::HideRegisters],
-        &[FLUSH],
-        &[FILL],
-        NOTHING,
-    ];
-    const ENHANCED: Steps = [
-        &[Step::Write(CONTROL, 1)],
-        NOTHING,
-        &[Step::Overwrite],
-        &[BARRIER, FILL, Step::HideRegisters],
-        &[Step::Overwrite],
-        &[FILL],
-        NOTHING,
-    ];
     let expected: [Steps; 13] = [
         [NOTHING, NOTHING, NOTHING, &[Step::HideRegisters], NOTHING, &[FILL], NOTHING],
         OLD_INTEL,
