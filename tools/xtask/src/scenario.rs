@@ -127,6 +127,9 @@ pub(crate) struct TestSettings {
     pub(crate) shutdown: bool,
     /// The number with which the kernel must have ended the machine after the last step, where that is not an orderly end.
     pub(crate) ending: Option<i32>,
+    /// Whether the machine must have been reset after the last step, by what a component asked for rather than by a triple fault.
+    #[serde(default)]
+    pub(crate) reset: bool,
     pub(crate) step: Vec<Step>,
 }
 

@@ -11,11 +11,11 @@ use crate::scenario::{Side, Step, TestSettings};
 pub(super) fn play(session: &mut Session, test: &TestSettings) -> Result<(), String> {
     let deadline = Instant::now() + Duration::from_secs(test.timeout);
     play_steps(session, test, deadline)?;
-    if test.shutdown || test.ending.is_some() {
+    if test.shutdown || test.reset || test.ending.is_some() {
         session.wait_for_end(deadline).map_err(|_| "the machine did not switch itself off".to_owned())?;
     }
     if session.is_over() {
-        check_ending(session, test.ending)?;
+        check_ending(session, test)?;
     }
     for pattern in &test.forbid {
         for (side, text) in [("console", session.console.text()), ("log", session.log.text())] {
@@ -61,9 +61,9 @@ fn play_step(session: &mut Session, step: &Step, end: Instant) -> Result<(), Str
     })
 }
 
-fn check_ending(session: &mut Session, wanted: Option<i32>) -> Result<(), String> {
+fn check_ending(session: &mut Session, test: &TestSettings) -> Result<(), String> {
     let ending = session.ending().map_err(|error| format!("{error:#}"))?;
-    if let Some(code) = wanted {
+    if let Some(code) = test.ending {
         return match ending {
             // QEMU's exit code has room for seven bits of it.
             Ending::Code(found) if found == code & 0x7f => Ok(()),
@@ -71,9 +71,11 @@ fn check_ending(session: &mut Session, wanted: Option<i32>) -> Result<(), String
         };
     }
     match ending {
+        Ending::Orderly if test.reset => Err("the machine was switched off, not reset".to_owned()),
         Ending::Orderly => Ok(()),
         Ending::Code(code) => Err(format!("the kernel ended the machine with {code:#x}")),
         Ending::Off if session.machine.triple_fault() => Err("the machine reset itself (triple fault)".to_owned()),
+        Ending::Off if test.reset => Ok(()),
         Ending::Off => Err("the machine was reset or powered off without a word".to_owned()),
         Ending::Emulator => Err(format!("QEMU failed: {}", session.machine.complaint())),
     }
