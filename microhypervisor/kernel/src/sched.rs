@@ -244,9 +244,13 @@ pub(crate) extern "C" fn settle(core: &Core) {
                 arm(core, now, 0);
             }
         }
-        let work = work | core.take_pending();
+        let more = core.take_pending();
+        let work = work | more;
         if work & RESCHEDULE != 0 || core.sc().is_none() || core.current().is_none_or(|ec| !ec.is_runnable()) {
             choose(core);
+            arm(core, arch::cpu::ticks(), 0);
+        } else if more & ALARM != 0 {
+            // What was put off by the mail, if nothing else, needs the alarm.
             arm(core, arch::cpu::ticks(), 0);
         }
         if work & REAP != 0 {
