@@ -255,6 +255,16 @@ pub fn steps(actions: Actions, point: Point) -> impl Iterator<Item = Step> {
     .filter_map(move |(at, action, step)| wanted(at, action).then_some(step))
 }
 
+/// The steps of one point, the first ones of as many places as are needed.
+pub type List = [Option<Step>; 3];
+
+/// [`steps`] as a list, for points that come often.
+#[must_use]
+pub fn list(actions: Actions, point: Point) -> List {
+    let mut steps = steps(actions, point);
+    core::array::from_fn(|_| steps.next())
+}
+
 /// SPEC_CTRL in components, and in the kernel.
 #[must_use]
 pub fn spec_ctrl(actions: Actions) -> [u32; 2] {

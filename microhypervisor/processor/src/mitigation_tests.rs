@@ -2,7 +2,7 @@
 //! Decisions for processors that exist, with current microcode where nothing else is said.
 
 use crate::mitigation::{
-    Actions, Facts, Plan, Point, Policy, Step, Vendor, Verdict, decide, is_emulated, spec_ctrl, steps,
+    Actions, Facts, Plan, Point, Policy, Step, Vendor, Verdict, decide, is_emulated, list, spec_ctrl, steps,
 };
 
 /// Bits of CPUID 7.0 EDX: MD_CLEAR, IBRS and IBPB, STIBP, L1D flush, capabilities, SSBD.
@@ -253,14 +253,15 @@ const BARRIER: Step = Step::Write(0x49, 1);
 const FLUSH: Step = Step::Write(0x10b, 1);
 const FILL: Step = Step::FillReturnStack;
 
+const POINTS: [Point; 7] =
+    [Point::Start, Point::Entry, Point::Exit, Point::Switch, Point::EnterGuest, Point::LeaveGuest, Point::Monitor];
+
 /// What is done where, for each processor: at entry, exit, switch, before a guest, after it, before its monitor; and what a core starts with.
 type Steps = [&'static [Step]; 7];
 
 fn done(facts: &Facts, policy: Policy) -> Vec<Vec<Step>> {
     let actions = decide(facts, policy).actions;
-    let points =
-        [Point::Start, Point::Entry, Point::Exit, Point::Switch, Point::EnterGuest, Point::LeaveGuest, Point::Monitor];
-    points.into_iter().map(|point| steps(actions, point).collect()).collect()
+    POINTS.into_iter().map(|point| steps(actions, point).collect()).collect()
 }
 
 const NOTHING: &[Step] = &[];
@@ -349,6 +350,9 @@ fn what_entry_switches_on_exit_switches_off() {
                 _ => None,
             })
         };
+        for point in POINTS {
+            assert!(list(actions, point).into_iter().flatten().eq(steps(actions, point)), "no step is left out");
+        }
         let [user, kernel] = spec_ctrl(actions);
         assert_eq!(control(Point::Entry).is_some(), control(Point::Exit).is_some());
         assert_eq!(control(Point::Entry), control(Point::Exit).map(|_| kernel));

@@ -6,7 +6,7 @@
 //! run is behind a test of [`WAYS`], which never changes after boot.
 
 use super::cpu::{self, cpuid, feature};
-use cloister_processor::mitigation::{Actions, Facts, Plan, Point, Policy, Step, decide, spec_ctrl, steps};
+use cloister_processor::mitigation::{Actions, Facts, List, Plan, Point, Policy, Step, decide, list, spec_ctrl, steps};
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -28,6 +28,10 @@ struct Ways {
     enter_guest: bool,
     leave_guest: bool,
     monitor: bool,
+    /// What that is.
+    at_switch: List,
+    at_enter_guest: List,
+    at_monitor: List,
 }
 
 /// See [`Ways`].
@@ -35,8 +39,15 @@ struct Fixed(UnsafeCell<Ways>);
 // SAFETY: written at boot, before a second core runs, and only read since.
 unsafe impl Sync for Fixed {}
 
-static WAYS: Fixed =
-    Fixed(UnsafeCell::new(Ways { switch: false, enter_guest: false, leave_guest: false, monitor: false }));
+static WAYS: Fixed = Fixed(UnsafeCell::new(Ways {
+    switch: false,
+    enter_guest: false,
+    leave_guest: false,
+    monitor: false,
+    at_switch: [None; 3],
+    at_enter_guest: [None; 3],
+    at_monitor: [None; 3],
+}));
 
 #[inline(always)]
 fn ways() -> &'static Ways {
@@ -59,6 +70,9 @@ pub(crate) fn init(cmdline: &str) {
         enter_guest: has(Point::EnterGuest),
         leave_guest: has(Point::LeaveGuest),
         monitor: has(Point::Monitor),
+        at_switch: list(plan.actions, Point::Switch),
+        at_enter_guest: list(plan.actions, Point::EnterGuest),
+        at_monitor: list(plan.actions, Point::Monitor),
     };
     // SAFETY: the boot core alone runs, and nobody has looked yet.
     unsafe { *WAYS.0.get() = ways };
@@ -69,13 +83,13 @@ pub(crate) fn init(cmdline: &str) {
 
 /// Sets this core's registers.
 pub(crate) fn init_core() {
-    carry_out(Point::Start);
+    carry_out(&list(Actions::from_bits_truncate(ACTIONS.load(Relaxed)), Point::Start));
 }
 
 /// Does what is to be done at a point.
 #[cold]
-fn carry_out(point: Point) {
-    for step in steps(Actions::from_bits_truncate(ACTIONS.load(Relaxed)), point) {
+fn carry_out(list: &List) {
+    for step in list.iter().map_while(|step| *step) {
         match step {
             // SAFETY: register and bits are there by CPUID, or the plan would not have them.
             Step::Write(register, value) => unsafe { wrmsr(register, value.into()) },
@@ -109,7 +123,7 @@ pub(crate) fn switch() {
 }
 
 extern "C" fn switch_steps() {
-    carry_out(Point::Switch);
+    carry_out(&ways().at_switch);
 }
 
 /// [`switch_steps`] for callers that do not know that they call.
@@ -149,7 +163,7 @@ extern "C" fn switch_keeping_registers() {
 #[inline]
 pub(crate) fn enter_guest() {
     if ways().enter_guest {
-        carry_out(Point::EnterGuest);
+        carry_out(&ways().at_enter_guest);
     }
 }
 
@@ -165,7 +179,7 @@ pub(crate) fn leave_guest() {
 #[inline]
 pub(crate) fn return_to_monitor() {
     if ways().monitor {
-        carry_out(Point::Monitor);
+        carry_out(&ways().at_monitor);
     }
 }
 
