@@ -245,6 +245,8 @@ pub(crate) extern "C" fn settle(core: &Core) {
             }
         }
         let more = core.take_pending();
+        // Who was woken by the time may have left others for later.
+        core.request(more & MAIL);
         let work = work | more;
         if work & RESCHEDULE != 0 || core.sc().is_none() || core.current().is_none_or(|ec| !ec.is_runnable()) {
             choose(core);
