@@ -17,14 +17,16 @@ use cloister_bare::entry::hip;
 use cloister_bare::kernel::{call, selectors};
 use cloister_bare::memory::{PAGE, addresses};
 use cloister_bare::thread::{Context, Options, destroy, server};
+use cloister_bare::time;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-pub(crate) static TESTS: [Test; 6] = [
+pub(crate) static TESTS: [Test; 7] = [
     ("crowd-at-a-semaphore-is-told", semaphore_goes),
     ("crowd-at-a-semaphore-goes-meanwhile", waiters_go),
     ("crowd-that-calls-is-told", server_goes),
     ("crowd-that-calls-goes-meanwhile", callers_go),
+    ("crowd-that-calls-goes-on-in-time", server_wakes),
     ("crowd-behind-a-chain-is-told", middle_goes),
     ("crowd-goes-with-its-domain", domain_goes),
 ];
@@ -40,6 +42,8 @@ static TARGET: AtomicU32 = AtomicU32::new(0);
 static REST: AtomicU32 = AtomicU32::new(0);
 static GATE: AtomicU32 = AtomicU32::new(0);
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// Until when the server waits.
+static UNTIL: AtomicU64 = AtomicU64::new(0);
 /// How many were there, and how many were told that what they waited for has gone.
 static CAME: AtomicU64 = AtomicU64::new(0);
 static TOLD: AtomicU64 = AtomicU64::new(0);
@@ -138,7 +142,7 @@ fn reaches(count: &AtomicU64, wanted: u32) -> Result<bool, Failure> {
 }
 
 fn prepare() -> Result<(), Status> {
-    [&CAME, &TOLD].iter().for_each(|count| count.store(0, Relaxed));
+    [&CAME, &TOLD, &UNTIL].iter().for_each(|count| count.store(0, Relaxed));
     REST.store(semaphore(0)?, Relaxed);
     GATE.store(semaphore(0)?, Relaxed);
     Ok(())
@@ -186,7 +190,7 @@ fn waiters_go() -> Outcome {
 
 fn wait(_: u64, header: Header) -> Header {
     // Whatever ends the wait is an answer.
-    let _ = call(&SmDown { sm: GATE.load(Relaxed), flags: 0, deadline: 0 });
+    let _ = call(&SmDown { sm: GATE.load(Relaxed), flags: 0, deadline: UNTIL.load(Relaxed) });
     header
 }
 
@@ -229,6 +233,25 @@ fn callers_go() -> Outcome {
         crowd.end()?;
         clean()?;
     }
+    Ok(())
+}
+
+/// It is the time that lets the server go on, while somebody more urgent keeps asking: all who waited for the server are let go, and whoever asks is
+/// answered.
+fn server_wakes() -> Outcome {
+    prepare()?;
+    UNTIL.store(time::after(200_000), Relaxed);
+    let server = server(wait, &Options::default())?;
+    TARGET.store(server.portal(0)?, Relaxed);
+    let crowd = Crowd::new(ROOT_PD, 4, calls, false)?;
+    check!(reaches(&CAME, 4)?);
+    let end = UNTIL.load(Relaxed) + (time::after(20_000) - time::now());
+    while time::now() < end {
+        used(ROOT_PD)?;
+    }
+    server.destroy();
+    crowd.end()?;
+    clean()?;
     Ok(())
 }
 
