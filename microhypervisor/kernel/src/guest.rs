@@ -198,9 +198,9 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
 pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u64), Status> {
     let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_KICK)?;
     vcpu.kicked.store(true, SeqCst);
-    // On this core it was preempted, and looks before it enters the guest again. Elsewhere an interrupt brings it out.
-    if let Some(home) = crate::percore::get(vcpu.core).filter(|home| home.id != core.id && home.uses(vcpu.guest.root()))
-    {
+    // On this core it was preempted, and looks before it enters the guest again. Elsewhere an interrupt brings it out; and keeps it from
+    // going in, if it has looked already.
+    if let Some(home) = crate::percore::get(vcpu.core).filter(|home| home.id != core.id) {
         crate::arch::smp::interrupt(home);
     }
     Ok((0, 0))
