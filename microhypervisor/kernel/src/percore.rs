@@ -238,9 +238,12 @@ impl Core {
         self.pending.get() != 0
     }
 
-    /// Takes the work.
-    pub(crate) fn take_pending(&self) -> u32 {
-        self.pending.replace(0)
+    /// Takes work of these kinds.
+    #[inline]
+    pub(crate) fn take_pending(&self, kinds: u32) -> u32 {
+        let pending = self.pending.get();
+        self.pending.set(pending & !kinds);
+        pending & kinds
     }
 
     /// The EC that runs (or would, in the idle loop: the one that ran last).

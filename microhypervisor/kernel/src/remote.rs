@@ -124,7 +124,7 @@ pub(crate) fn deliver(core: &Core) {
             object.release();
         }
     }
-    core.pending.set(core.pending.get() & !MAIL);
+    core.take_pending(MAIL);
     if core.remote.has_mail() {
         core.postpone(GAP);
     }

@@ -217,7 +217,7 @@ fn idle(core: &Core) {
         crate::trace::idle(arch::power::wait);
     }
     core.remote.set_idle(false);
-    core.take_pending();
+    core.take_pending(u32::MAX);
     remote::deliver(core);
     expire(core, arch::cpu::ticks());
 }
@@ -226,7 +226,7 @@ fn idle(core: &Core) {
 #[cold]
 pub(crate) extern "C" fn settle(core: &Core) {
     loop {
-        let mut work = core.take_pending();
+        let mut work = core.take_pending(u32::MAX);
         if work & ALARM != 0 && core.later.get() <= arch::cpu::ticks() {
             core.later.set(u64::MAX);
             work |= MAIL | REAP;
@@ -244,15 +244,10 @@ pub(crate) extern "C" fn settle(core: &Core) {
                 arm(core, now, 0);
             }
         }
-        let more = core.take_pending();
-        // Who was woken by the time may have left others for later.
-        core.request(more & MAIL);
-        let work = work | more;
+        // Mail and alarm that were asked for meanwhile come round again.
+        let work = work | core.take_pending(!(MAIL | ALARM));
         if work & RESCHEDULE != 0 || core.sc().is_none() || core.current().is_none_or(|ec| !ec.is_runnable()) {
             choose(core);
-            arm(core, arch::cpu::ticks(), 0);
-        } else if more & ALARM != 0 {
-            // What was put off by the mail, if nothing else, needs the alarm.
             arm(core, arch::cpu::ticks(), 0);
         }
         if work & REAP != 0 {
