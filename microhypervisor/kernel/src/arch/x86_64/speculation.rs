@@ -22,16 +22,13 @@ pub(super) static SPEC_CTRL_KERNEL: AtomicU32 = AtomicU32::new(0);
 /// See [`SPEC_CTRL_KERNEL`].
 pub(super) static SPEC_CTRL_USER: AtomicU32 = AtomicU32::new(0);
 
-/// Whether there is something to do on the paths that cannot be patched. Plain bytes, since a test of an atomic one is an instruction more.
+/// What is to be done on the paths that cannot be patched. Plain words, since a test of an atomic one is an instruction more.
 struct Ways {
-    switch: bool,
-    enter_guest: bool,
+    switch: List,
+    enter_guest: List,
+    /// The return stack is filled.
     leave_guest: bool,
-    monitor: bool,
-    /// What that is.
-    at_switch: List,
-    at_enter_guest: List,
-    at_monitor: List,
+    monitor: List,
 }
 
 /// See [`Ways`].
@@ -39,20 +36,20 @@ struct Fixed(UnsafeCell<Ways>);
 // SAFETY: written at boot, before a second core runs, and only read since.
 unsafe impl Sync for Fixed {}
 
-static WAYS: Fixed = Fixed(UnsafeCell::new(Ways {
-    switch: false,
-    enter_guest: false,
-    leave_guest: false,
-    monitor: false,
-    at_switch: [None; 3],
-    at_enter_guest: [None; 3],
-    at_monitor: [None; 3],
-}));
+const NOTHING: List = [None; 3];
+static WAYS: Fixed =
+    Fixed(UnsafeCell::new(Ways { switch: NOTHING, enter_guest: NOTHING, leave_guest: false, monitor: NOTHING }));
 
 #[inline(always)]
 fn ways() -> &'static Ways {
     // SAFETY: nothing writes after boot.
     unsafe { &*WAYS.0.get() }
+}
+
+/// Whether there is something to do.
+#[inline(always)]
+fn is_any(list: &List) -> bool {
+    list[0].is_some()
 }
 
 /// Decides, and puts the hooks in. Called once, on the boot core, while the kernel's text is still writable.
@@ -65,14 +62,12 @@ pub(crate) fn init(cmdline: &str) {
     SPEC_CTRL_USER.store(user, Relaxed);
     SPEC_CTRL_KERNEL.store(kernel, Relaxed);
     let has = |point| steps(plan.actions, point).next().is_some();
+    let at = |point| list(plan.actions, point);
     let ways = Ways {
-        switch: has(Point::Switch),
-        enter_guest: has(Point::EnterGuest),
+        switch: at(Point::Switch),
+        enter_guest: at(Point::EnterGuest),
         leave_guest: has(Point::LeaveGuest),
-        monitor: has(Point::Monitor),
-        at_switch: list(plan.actions, Point::Switch),
-        at_enter_guest: list(plan.actions, Point::EnterGuest),
-        at_monitor: list(plan.actions, Point::Monitor),
+        monitor: at(Point::Monitor),
     };
     // SAFETY: the boot core alone runs, and nobody has looked yet.
     unsafe { *WAYS.0.get() = ways };
@@ -116,14 +111,14 @@ fn carry_out(list: &List) {
 /// instructions), so it is one that the compiler does not see.
 #[inline]
 pub(crate) fn switch() {
-    if ways().switch {
+    if is_any(&ways().switch) {
         // SAFETY: keeps all registers, and expects nothing of the stack but that there is some.
         unsafe { asm!("call {}", sym switch_keeping_registers) };
     }
 }
 
 extern "C" fn switch_steps() {
-    carry_out(&ways().at_switch);
+    carry_out(&ways().switch);
 }
 
 /// [`switch_steps`] for callers that do not know that they call.
@@ -162,8 +157,8 @@ extern "C" fn switch_keeping_registers() {
 /// A guest is about to be entered.
 #[inline]
 pub(crate) fn enter_guest() {
-    if ways().enter_guest {
-        carry_out(&ways().at_enter_guest);
+    if is_any(&ways().enter_guest) {
+        carry_out(&ways().enter_guest);
     }
 }
 
@@ -178,8 +173,8 @@ pub(crate) fn leave_guest() {
 /// The monitor of a guest that ran goes on.
 #[inline]
 pub(crate) fn return_to_monitor() {
-    if ways().monitor {
-        carry_out(&ways().at_monitor);
+    if is_any(&ways().monitor) {
+        carry_out(&ways().monitor);
     }
 }
 
