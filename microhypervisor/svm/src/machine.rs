@@ -55,19 +55,7 @@ impl Machine {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::{CR0_PG, Machine};
-
-    /// What QEMU's EPYC model says, as far as it matters.
-    pub(crate) fn epyc_leaf(leaf: u32) -> [u32; 4] {
-        match leaf {
-            1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
-            7 => [0, 0x209c_01a9, 0, 0],
-            0xd => [7, 0x340, 0x340, 0],
-            0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
-            0x8000_0008 => [0x3028, 0, 0, 0],
-            0x8000_000a => [1, 16, 0, 1],
-            _ => [0; 4],
-        }
-    }
+    use cloister_vcpu::tests::epyc_leaf;
 
     pub(crate) fn epyc() -> Machine {
         Machine::from_cpuid(epyc_leaf).unwrap()

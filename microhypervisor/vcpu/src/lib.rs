@@ -21,7 +21,7 @@ pub mod fpu;
 pub mod limits;
 mod moves;
 pub mod page;
-#[cfg(feature = "tests")]
+#[cfg(any(test, feature = "tests"))]
 pub mod tests;
 mod transfer;
 

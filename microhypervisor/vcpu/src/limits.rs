@@ -155,18 +155,7 @@ fn is_pat(value: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{CR0_PG, Field, Limits, Segment, SegmentName};
-
-    /// What QEMU's EPYC model says, as far as it matters.
-    fn epyc_leaf(leaf: u32) -> [u32; 4] {
-        match leaf {
-            1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
-            7 => [0, 0x209c_01a9, 0, 0],
-            0xd => [7, 0x340, 0x340, 0],
-            0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
-            0x8000_0008 => [0x3028, 0, 0, 0],
-            _ => [0; 4],
-        }
-    }
+    use crate::tests::epyc_leaf;
 
     fn epyc() -> Limits {
         Limits::from_cpuid(epyc_leaf)

@@ -7,6 +7,20 @@ use core::ptr::NonNull;
 use std::boxed::Box;
 use std::vec::Vec;
 
+/// What QEMU's EPYC model says, as far as it matters.
+#[must_use]
+pub fn epyc_leaf(leaf: u32) -> [u32; 4] {
+    match leaf {
+        1 => [0x0080_0f12, 0, 0x7ef8_3203, 0x178b_fbff],
+        7 => [0, 0x209c_01a9, 0, 0],
+        0xd => [7, 0x340, 0x340, 0],
+        0x8000_0001 => [0, 0, 0x0040_03f7, 0x2fd3_fbff],
+        0x8000_0008 => [0x3028, 0, 0, 0],
+        0x8000_000a => [1, 16, 0, 1],
+        _ => [0; 4],
+    }
+}
+
 /// Words of the state page.
 pub const WORDS: usize = 512;
 
