@@ -32,6 +32,9 @@ pub fn lay_out<K: Kinds, const N: usize>(
         memory.carve(start / PAGE * PAGE, end.next_multiple_of(PAGE), *kind);
     }
     memory.align(PAGE);
+    let usable = memory.sum(K::AVAILABLE);
+    // The pool takes two ranges at most: room for them is made before its place is chosen, so that it isn't made of that place.
+    memory.fit(N.saturating_sub(2));
     let available = memory.as_slice().iter().filter(|range| range.kind == K::AVAILABLE);
     let places = available.filter_map(|range| {
         let start = (range.end.min(limit) / LARGE * LARGE).checked_sub(size)?;
@@ -39,9 +42,8 @@ pub fn lay_out<K: Kinds, const N: usize>(
     });
     let start = places.max()?;
     memory.carve(start, start + size, kind);
-    let usable = memory.sum(K::AVAILABLE);
     memory.fit(most);
-    Some(Layout { pool: (start, start + size), lost: usable - memory.sum(K::AVAILABLE) })
+    Some(Layout { pool: (start, start + size), lost: usable - size - memory.sum(K::AVAILABLE) })
 }
 
 /// A number of bytes, in which K, M and G may stand for powers of 1024.

@@ -31,7 +31,7 @@ const LIMIT: u64 = 1 << 32;
 const PARTS: [(u64, u64, u32); 3] =
     [(40 << 20, (41 << 20) + 5, IMAGE), (16 << 20, 17 << 20, KERNEL), (0, 1 << 20, RESERVED)];
 
-fn of_kind(map: &Ranges<Memory, 256>, kind: u32) -> impl Iterator<Item = &Range> {
+fn of_kind<const N: usize>(map: &Ranges<Memory, N>, kind: u32) -> impl Iterator<Item = &Range> {
     map.as_slice().iter().filter(move |range| range.kind == kind)
 }
 
@@ -102,4 +102,21 @@ fn sizes_have_units() {
     let known = [("4096", 4096), ("64K", 64 << 10), ("48M", 48 << 20), ("2g", 2 << 30), ("0", 0)];
     assert!(known.iter().all(|(text, size)| bytes(text) == Some(*size)));
     assert!(["", "M", "12X", "-1M", "1.5M", "99999999999999G"].iter().all(|text| bytes(text).is_none()));
+}
+
+/// Where the map is full, room for the pool is made of other memory than the pool's.
+#[test]
+fn the_pool_is_the_kernels_in_a_full_map() {
+    let mut memory: Ranges<Memory, 8> = Ranges::new();
+    // The last of these is the smallest, and the highest that a pool fits in.
+    for (index, size) in [5, 4, 3, 2].into_iter().enumerate() {
+        let start = u64::try_from(index).expect("small") * 8 * LARGE;
+        memory.add(start, start + size * LARGE, AVAILABLE);
+        memory.add(start + size * LARGE, start + 8 * LARGE, RESERVED);
+    }
+    assert_eq!(memory.as_slice().len(), 8);
+    let laid = lay_out(&mut memory, &[], (LARGE, KERNEL), LIMIT, 8).expect("there is room");
+    assert_eq!(memory.sum(KERNEL), LARGE);
+    assert_eq!((memory.total(), laid.lost), (32 * LARGE, 2 * LARGE));
+    assert!(of_kind(&memory, KERNEL).all(|range| (range.base, range.end) == laid.pool));
 }
