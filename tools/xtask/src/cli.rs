@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 use crate::machine::Accel;
 use crate::size::Size;
+use crate::test::seed::Seed;
 
 /// Sets up, builds, boots, tests and measures Cloister.
 #[derive(Debug, Parser)]
@@ -116,6 +117,9 @@ pub(crate) struct TestOptions {
     /// Only on this machine
     #[arg(long, value_enum)]
     pub(crate) machine: Option<Emulator>,
+    /// What the random cases of tests on the host follow from, 1 if neither this nor PROPTEST_RNG_SEED says so
+    #[arg(long, value_name = "N|random")]
+    pub(crate) seed: Option<Seed>,
 }
 
 /// What emulates the machine.

@@ -13,6 +13,7 @@
 mod host;
 mod kernel;
 pub(crate) mod script;
+pub(crate) mod seed;
 mod tally;
 
 use std::collections::VecDeque;
@@ -60,7 +61,7 @@ const LAST_LINES: usize = 30;
 pub(crate) fn command(workspace: &Workspace, options: &TestOptions) -> Result<bool> {
     let mut tally = Tally::default();
     if options.only.is_none_or(|rung| rung == Rung::Host) {
-        tally.add(host::run(workspace, options.filter.as_deref())?);
+        tally.add(host::run(workspace, options)?);
     }
     let jobs = jobs(workspace, options)?;
     if !jobs.is_empty() {

@@ -1,35 +1,43 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Unit tests on the host, by `cargo test`, of all crates that are not freestanding. Crates with a feature `loom` are tested once more
-//! with it: their concurrent parts, in every order of steps.
+//! with it: their concurrent parts, in every order of steps. Cases that are drawn follow from a [`seed`].
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use super::seed;
 use super::tally::Tally;
+use crate::cli::TestOptions;
 use crate::process;
 use crate::say::{self, LongStep};
 use crate::workspace::{Member, Target, Workspace, cargo};
 
-pub(super) fn run(workspace: &Workspace, filter: Option<&str>) -> Result<Tally> {
+pub(super) fn run(workspace: &Workspace, options: &TestOptions) -> Result<Tally> {
+    let (filter, seed) = (options.filter.as_deref(), seed::choose(options.seed)?);
     let of = |wanted: &dyn Fn(&Member) -> bool| -> Vec<&str> {
         let members = workspace.members.iter().filter(|member| wanted(member));
         members.flat_map(|member| ["--package", member.name.as_str()]).collect()
     };
-    let mut tally = pass(workspace, filter, "on the host", &of(&|member| member.target != Target::None))?;
+    let mut tally = pass(workspace, filter, seed, "on the host", &of(&|member| member.target != Target::None))?;
     let mut concurrent = of(&|member| member.loom);
     if !concurrent.is_empty() {
         concurrent.extend(["--features", "loom", "--lib"]);
-        tally.add(pass(workspace, filter, "in every order of steps", &concurrent)?);
+        tally.add(pass(workspace, filter, seed, "in every order of steps", &concurrent)?);
     }
     Ok(tally)
 }
 
 /// Compiles and runs the tests of some packages.
-fn pass(workspace: &Workspace, filter: Option<&str>, how: &str, packages: &[&str]) -> Result<Tally> {
+fn pass(workspace: &Workspace, filter: Option<&str>, seed: u64, how: &str, packages: &[&str]) -> Result<Tally> {
     let test = |more: &[&str]| {
         let mut command = Command::new(cargo());
-        command.arg("test").args(more).args(packages).current_dir(&workspace.root);
+        command
+            .arg("test")
+            .args(more)
+            .args(packages)
+            .current_dir(&workspace.root)
+            .env(seed::VARIABLE, seed.to_string());
         command
     };
     say::step("Compiling", "unit tests");
@@ -49,7 +57,7 @@ fn pass(workspace: &Workspace, filter: Option<&str>, how: &str, packages: &[&str
         // A test program that died before its last line has counted nothing.
         tally.failed = tally.failed.max(1);
     }
-    say::step("Tested", &format!("{how}: {tally}"));
+    say::step("Tested", &format!("{how}: {tally} (seed {seed})"));
     Ok(tally)
 }
 
