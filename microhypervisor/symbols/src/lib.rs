@@ -13,11 +13,9 @@
 //! | 0 | 8 | magic, the bytes `CLSTRSYM` |
 //! | 8 | 4 | number of functions, F |
 //! | 12 | 4 | number of rows, R |
-//! | 16 | 4 | number of rules, U |
-//! | 20 | 4 | bytes of names, N |
-//! | 24 | 12 each | F functions, ascending: address (4), offset of the name (4), first row (4); the last one stands for the end of the text |
-//! | | 4 each | R rows, ascending in each function: offset in the function (2), rule from there on (2) |
-//! | | 4 each | U rules, see [`Rule`] |
+//! | 16 | 4 | bytes of names, N |
+//! | 20 | 8 each | F functions, ascending: address (4), offset of the name (4); the last one, without a name, stands for the end of the text |
+//! | | 8 each | R rows, ascending: address (4), rule from there on (4), see [`Rule`] |
 //! | | N | names: length (1) and as many bytes |
 //!
 //! Key types: [`Table`] reads, `Writer` (feature `alloc`) builds. The reader is total: whatever the bytes are, it answers something or
@@ -41,11 +39,6 @@ pub use writer::{Function, Writer};
 /// The first eight bytes of a table.
 pub const MAGIC: [u8; 8] = *b"CLSTRSYM";
 
-const HEADER: usize = 24;
-const FUNCTION: usize = 12;
-const ROW: usize = 4;
-const RULE: usize = 4;
-
 /// How to find the caller's registers. The canonical frame address (CFA) is the stack pointer as it was before the call; the return
 /// address lies just below it (System V ABI for x86-64, 6.2.5; DWARF 5, 6.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +59,7 @@ pub enum Rule {
 }
 
 impl Rule {
-    /// As it stands in the table: kind in bits 24 and 25, saved base pointer in bits 16 to 23, words in bits 0 to 15.
-    #[must_use]
-    pub fn to_raw(self) -> u32 {
-        match self {
-            Self::End => 0,
-            Self::Frame { base, words, saved } => {
-                u32::from(words) | u32::from(saved) << 16 | if base { 2 } else { 1 } << 24
-            }
-            Self::Interrupted => 3 << 24,
-        }
-    }
-
-    /// From the table.
+    /// From the table: kind in bits 24 and 25, saved base pointer in bits 16 to 23, words in bits 0 to 15.
     #[must_use]
     pub fn from_raw(raw: u32) -> Self {
         let [low, high, saved, kind] = raw.to_le_bytes();
@@ -91,12 +72,14 @@ impl Rule {
     }
 }
 
+/// An address, and what holds from there on.
+type Entry = [[u8; 4]; 2];
+
 /// A table, read in place.
 #[derive(Clone, Copy, Debug)]
 pub struct Table<'a> {
-    functions: &'a [u8],
-    rows: &'a [u8],
-    rules: &'a [u8],
+    functions: &'a [Entry],
+    rows: &'a [Entry],
     names: &'a [u8],
 }
 
@@ -111,75 +94,34 @@ pub struct Place<'a> {
     pub rule: Rule,
 }
 
-fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
-    bytes.get(at..)?.first_chunk().copied()
-}
-
-fn wide(bytes: &[u8], at: usize) -> Option<u32> {
-    number(bytes, at).map(u32::from_le_bytes)
-}
-
-fn size(bytes: &[u8], at: usize) -> Option<usize> {
-    usize::try_from(wide(bytes, at)?).ok()
-}
-
-/// Index of the last of `count` ascending keys that is not above `key`.
-fn last_not_above(count: usize, key: u32, read: impl Fn(usize) -> Option<u32>) -> Option<usize> {
-    let (mut low, mut high) = (0, count);
-    while low < high {
-        let middle = low.midpoint(high);
-        if read(middle)? <= key {
-            low = middle.checked_add(1)?;
-        } else {
-            high = middle;
-        }
-    }
-    low.checked_sub(1)
+/// The last entry that is not above an address. In entries that do not ascend it is any.
+fn last(entries: &[Entry], address: u32) -> Option<[u32; 2]> {
+    let after = entries.partition_point(|[start, _]| u32::from_le_bytes(*start) <= address);
+    Some(entries.get(after.checked_sub(1)?)?.map(u32::from_le_bytes))
 }
 
 impl<'a> Table<'a> {
     /// A table at the start of these bytes; nothing if there is none, or it is not complete.
     #[must_use]
     pub fn new(bytes: &'a [u8]) -> Option<Self> {
-        if number::<8>(bytes, 0)? != MAGIC {
-            return None;
-        }
-        let (functions, rest) = bytes.get(HEADER..)?.split_at_checked(size(bytes, 8)?.checked_mul(FUNCTION)?)?;
-        let (rows, rest) = rest.split_at_checked(size(bytes, 12)?.checked_mul(ROW)?)?;
-        let (rules, rest) = rest.split_at_checked(size(bytes, 16)?.checked_mul(RULE)?)?;
-        Some(Self { functions, rows, rules, names: rest.get(..size(bytes, 20)?)? })
-    }
-
-    fn function(&self, index: usize, field: usize) -> Option<u32> {
-        wide(self.functions, index.checked_mul(FUNCTION)?.checked_add(field)?)
+        let (counts, mut rest) = bytes.strip_prefix(&MAGIC)?.split_first_chunk::<12>()?;
+        let mut entries = |count: u32| {
+            let (head, tail) = rest.split_at_checked((count as usize).checked_mul(size_of::<Entry>())?)?;
+            rest = tail;
+            Some(head.as_chunks().0.as_chunks().0)
+        };
+        let [functions, rows, names] = counts.as_chunks().0.first_chunk()?.map(u32::from_le_bytes);
+        let (functions, rows) = (entries(functions)?, entries(rows)?);
+        Some(Self { functions, rows, names: rest.get(..names as usize)? })
     }
 
     /// What is known of an address.
     #[must_use]
     pub fn find(&self, address: u32) -> Option<Place<'a>> {
-        let count = self.functions.len() / FUNCTION;
-        let index = last_not_above(count, address, |index| self.function(index, 0))?;
-        let next = index.checked_add(1).filter(|next| *next < count)?;
-        let offset = address.checked_sub(self.function(index, 0)?)?;
-        let name = self.name(usize::try_from(self.function(index, 4)?).ok()?)?;
-        let (first, after) = (self.function(index, 8)?, self.function(next, 8)?);
-        Some(Place { name, offset, rule: self.rule(first, after, offset).unwrap_or(Rule::End) })
-    }
-
-    fn name(&self, at: usize) -> Option<&'a str> {
-        let length = usize::from(*self.names.get(at)?);
-        core::str::from_utf8(self.names.get(at.checked_add(1)?..)?.get(..length)?).ok()
-    }
-
-    fn rule(&self, first: u32, after: u32, offset: u32) -> Option<Rule> {
-        let (first, after) = (usize::try_from(first).ok()?, usize::try_from(after).ok()?);
-        let rows = self.rows.get(first.checked_mul(ROW)?..after.checked_mul(ROW)?)?;
-        let half = |index: usize, field: usize| {
-            let at = index.checked_mul(ROW)?.checked_add(field)?;
-            number(rows, at).map(|bytes| u32::from(u16::from_le_bytes(bytes)))
-        };
-        let row = last_not_above(rows.len() / ROW, offset, |index| half(index, 0))?;
-        let rule = usize::try_from(half(row, 2)?).ok()?;
-        wide(self.rules, rule.checked_mul(RULE)?).map(Rule::from_raw)
+        let [start, name] = last(self.functions, address)?;
+        let (length, names) = self.names.get(name as usize..)?.split_first()?;
+        let name = core::str::from_utf8(names.get(..usize::from(*length))?).ok().filter(|name| !name.is_empty())?;
+        let rule = last(self.rows, address).map_or(Rule::End, |[_, rule]| Rule::from_raw(rule));
+        Some(Place { name, offset: address.checked_sub(start)?, rule })
     }
 }

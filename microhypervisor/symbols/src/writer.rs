@@ -32,49 +32,46 @@ impl Writer {
         self.functions.push(function);
     }
 
-    /// The table; `end` is where the text ends. Nothing if it is too large for the format (64 Ki rules, 4 Gi of anything else), which no
-    /// kernel is.
+    /// The table; `end` is where the text ends. Nothing if it is too large for the format (4 Gi of anything), which no kernel is.
     #[must_use]
     pub fn finish(mut self, end: u32) -> Option<Vec<u8>> {
         self.functions.sort_by_key(|function| function.address);
         self.functions.dedup_by_key(|function| function.address);
-        let mut rules = Vec::new();
+        self.functions.push(Function { address: end, name: String::new(), rows: Vec::new() });
         let (mut functions, mut rows, mut names) = (Vec::new(), Vec::new(), Vec::new());
-        let mut row_count = 0u32;
-        let stop = Function { address: end, name: String::new(), rows: Vec::new() };
-        for function in self.functions.iter().chain([&stop]) {
-            for number in [function.address, u32::try_from(names.len()).ok()?, row_count] {
-                functions.extend_from_slice(&number.to_le_bytes());
-            }
-            let name = cut(&function.name);
+        for Function { address, name, rows: own } in &self.functions {
+            functions.push([*address, u32::try_from(names.len()).ok()?]);
+            let name = cut(name);
             names.push(u8::try_from(name.len()).ok()?);
             names.extend_from_slice(name.as_bytes());
-            let mut last = None;
-            // What lies further in a function than 64 KiB has the rule of what lies there, which is wrong, but never happens.
-            for (offset, rule) in function.rows.iter().filter_map(|(at, rule)| Some((u16::try_from(*at).ok()?, *rule)))
+            // Up to its first rule a function has none, whatever the one before ends with.
+            for (offset, rule) in
+                [(0, Rule::End)].iter().filter(|_| own.first().is_none_or(|(at, _)| *at > 0)).chain(own)
             {
-                if last.replace(rule) == Some(rule) {
-                    continue;
-                }
-                let known = rules.iter().position(|known| *known == rule).unwrap_or_else(|| {
-                    rules.push(rule);
-                    rules.len().saturating_sub(1)
-                });
-                rows.extend_from_slice(&offset.to_le_bytes());
-                rows.extend_from_slice(&u16::try_from(known).ok()?.to_le_bytes());
-                row_count = row_count.checked_add(1)?;
+                rows.push([address.checked_add(*offset)?, rule.to_raw()]);
             }
         }
+        rows.dedup_by_key(|[_, rule]| *rule);
         let mut table = MAGIC.to_vec();
-        let count = self.functions.len().checked_add(1)?;
-        for number in [u32::try_from(count), Ok(row_count), u32::try_from(rules.len()), u32::try_from(names.len())] {
-            table.extend_from_slice(&number.ok()?.to_le_bytes());
+        for count in [functions.len(), rows.len(), names.len()] {
+            table.extend(u32::try_from(count).ok()?.to_le_bytes());
         }
-        table.extend(functions);
-        table.extend(rows);
-        table.extend(rules.iter().flat_map(|rule| rule.to_raw().to_le_bytes()));
+        table.extend(functions.iter().chain(&rows).flatten().flat_map(|number| number.to_le_bytes()));
         table.extend(names);
         Some(table)
+    }
+}
+
+impl Rule {
+    /// As it stands in the table.
+    pub(crate) fn to_raw(self) -> u32 {
+        match self {
+            Self::End => 0,
+            Self::Frame { base, words, saved } => {
+                u32::from(words) | u32::from(saved) << 16 | if base { 2 } else { 1 } << 24
+            }
+            Self::Interrupted => 3 << 24,
+        }
     }
 }
 

@@ -2,8 +2,7 @@
 //! The callers of a place in the kernel.
 //!
 //! The kernel keeps no frame pointers: they cost three instructions per function on the fast paths. [`crate::symbols`] says for each
-//! instruction how far above the stack pointer the caller's frame begins, and where the caller's RBP is. Without it, what
-//! looks like a return address is shown, and said to be a guess.
+//! instruction how far above the stack pointer the caller's frame begins, and where the caller's RBP is.
 //!
 //! Rule: a stack may be damaged. Nothing is read that is not mapped, and the number of steps is bounded.
 
@@ -11,14 +10,13 @@ use super::entry::Frame;
 use super::paging;
 use crate::console::Console;
 use crate::symbols;
-use cloister_symbols::Rule;
+use cloister_symbols::{Place, Rule};
 use core::fmt::{self, Write};
+use core::mem::offset_of;
 
 /// Most callers that are looked at, and most that are shown.
 const MOST: usize = 8192;
 const LINES: usize = 48;
-/// Most words that a guess looks at.
-const GUESS: u64 = 512;
 
 /// Where something was.
 #[derive(Clone, Copy, Debug)]
@@ -50,16 +48,16 @@ impl Registers {
         Self { rip: frame.rip, rsp: frame.rsp, rbp: frame.rbp, exact: true }
     }
 
+    /// What is known of the place. After a call that never returns, the return address may lie in the next function already.
+    fn place(self) -> Option<Place<'static>> {
+        symbols::find(self.rip.wrapping_sub(u64::from(!self.exact)))
+    }
+
     /// The same for the caller.
     fn caller(self) -> Option<Self> {
-        // After a call that never returns, the return address may lie in the next function already.
-        let place = symbols::find(self.rip.wrapping_sub(u64::from(!self.exact)));
-        let rule = match place {
-            Some(place) => place.rule,
-            // A call of something that is no code: the return address was just pushed.
-            None => Rule::Frame { base: false, words: 1, saved: 0 },
-        };
-        match rule {
+        // A call of something that is no code: the return address was just pushed.
+        let called = Rule::Frame { base: false, words: 1, saved: 0 };
+        match self.place().map_or(called, |place| place.rule) {
             Rule::End => None,
             Rule::Frame { base, words, saved } => {
                 let cfa = if base { self.rbp } else { self.rsp }.checked_add(8 * u64::from(words))?;
@@ -67,13 +65,9 @@ impl Registers {
                 Some(Self { rip: word(cfa.checked_sub(8)?)?, rsp: cfa, rbp, exact: false })
             }
             Rule::Interrupted => {
-                let field = |offset: usize| word(self.rbp.checked_add(offset as u64)?);
-                Some(Self {
-                    rip: field(core::mem::offset_of!(Frame, rip))?,
-                    rsp: field(core::mem::offset_of!(Frame, rsp))?,
-                    rbp: field(core::mem::offset_of!(Frame, rbp))?,
-                    exact: true,
-                })
+                let [rip, rsp, rbp] = [offset_of!(Frame, rip), offset_of!(Frame, rsp), offset_of!(Frame, rbp)]
+                    .map(|offset| word(self.rbp.checked_add(offset as u64)?));
+                Some(Self { rip: rip?, rsp: rsp?, rbp: rbp?, exact: true })
             }
         }
     }
@@ -91,15 +85,6 @@ fn word(address: u64) -> Option<u64> {
 
 /// Prints the callers.
 pub(crate) fn print(start: Registers) {
-    if !symbols::are_there() {
-        let _ = writeln!(Console, "[kernel] no symbols in this image; a guess from what is on the stack:");
-        for place in (0..GUESS).map_while(|index| word((start.rsp & !7).checked_add(8 * index)?)) {
-            if symbols::is_code(place) {
-                let _ = writeln!(Console, "[kernel]   ? {place:#x}");
-            }
-        }
-        return;
-    }
     let (mut at, mut last, mut lines) = (Some(start), 0, 0);
     for number in 0..MOST {
         let Some(here) = at else { return };
@@ -112,22 +97,16 @@ pub(crate) fn print(start: Registers) {
         if lines > LINES {
             break;
         }
-        let _ = match symbols::find(here.rip.wrapping_sub(u64::from(!here.exact))) {
+        let _ = match here.place() {
             Some(place) => {
                 let offset = place.offset + u32::from(!here.exact);
                 writeln!(Console, "[kernel] {number:4} {:#x} {}+{offset:#x}", here.rip, place.name)
             }
-            None => writeln!(Console, "[kernel] {number:4} {:#x} not in the kernel's code", here.rip),
+            None => writeln!(Console, "[kernel] {number:4} {:#x} in no function that is known", here.rip),
         };
     }
     let _ = writeln!(Console, "[kernel]      and more");
 }
-
-/// What a frame consists of.
-const REGISTERS: [&str; Frame::WORDS] = [
-    "r15", "r14", "r13", "r12", "rbx", "rbp", "r10", "r9", "r8", "rdi", "rsi", "rdx", "rax", "rcx", "r11", "vector",
-    "error", "rip", "cs", "rflags", "rsp", "ss",
-];
 
 /// An exception in the kernel, in words: what, where, and the registers.
 pub(crate) struct Cause<'a>(pub(crate) &'a Frame);
@@ -143,11 +122,7 @@ impl fmt::Display for Cause<'_> {
         if !paging::is_kernel_memory(frame.rsp.wrapping_sub(8)) {
             write!(out, "\n[kernel] the stack pointer is in no memory of the kernel: a stack overflow?")?;
         }
-        let named = REGISTERS.into_iter().zip(frame.words()).chain([("cr3", root)]);
-        for (index, (name, value)) in named.enumerate() {
-            write!(out, "{}{name:<6} {value:#018x}", if index % 4 == 0 { "\n[kernel]   " } else { "  " })?;
-        }
-        Ok(())
+        write!(out, "\n[kernel] cr3: {root:#x}, {frame:#x?}")
     }
 }
 
