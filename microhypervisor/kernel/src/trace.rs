@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The trace: each core notes what it does in a ring of its own. `trace=SIZE` on the command line switches it on.
 //!
-//! Off, it costs nothing: at boot the calls in the entry code are redirected to functions of this module, which note what happens
-//! around the real ones ([`hooks`]), and only if it is switched on. What lies off the fast paths asks [`is_on`]; running a guest
+//! Off, it costs nothing: the way into the kernel and out of it is there once more with calls of functions of this module, which note what
+//! happens around the real ones, and it is chosen at boot ([`Way`]). What lies off the fast paths asks [`is_on`]; running a guest
 //! exists twice, compiled with and without.
 //!
 //! A ring is memory of the pool, written by its core alone with interrupts off, and read by anybody through `TraceControl`: a record is
 //! written before it is counted, and a reader looks at the counter again after it has copied. Names of ECs are also kept in a ring of
 //! their own, which events do not overwrite. `docs/spec/trace.md` has the format.
 
-use crate::arch::hooks::{self, Callee};
-use crate::arch::{Frame, cpu, timer, trap};
+use crate::arch::{Frame, Way, cpu, timer, trap};
 use crate::boot::{bytes, option};
 use crate::memory::{POOL, physical};
 use crate::object::{Ec, MessagePage, Vcpu};
@@ -123,7 +122,7 @@ impl Ring {
     }
 }
 
-/// Switches the trace on if the command line says so. Called at boot, before the kernel's code becomes read-only.
+/// Switches the trace on if the command line says so. Called at boot, before there is a way into the kernel.
 pub(crate) fn init(cmdline: &str) {
     let Some(size) = option(cmdline, "trace=") else { return };
     let Some(frames) = bytes(size).map(|bytes| index(bytes).div_ceil(FRAME)).filter(|frames| *frames > 0) else {
@@ -131,21 +130,7 @@ pub(crate) fn init(cmdline: &str) {
     };
     FRAMES.store(frames, Relaxed);
     if add_core(0) {
-        let table = |table: &'static [Handler]| Callee::Table(table.as_ptr().addr() as u64);
-        let function = |function: *const ()| Callee::Function(function.addr() as u64);
-        let traced = [
-            (table(&HANDLERS), table(&TRACED)),
-            (function(crate::syscall::foreign as _), function(foreign as _)),
-            (function(crate::sched::settle as _), function(settle as _)),
-            (function(trap::user_trap as _), function(user_trap as _)),
-            (function(trap::kernel_trap as _), function(kernel_trap as _)),
-        ];
-        for (from, to) in traced {
-            // SAFETY: at boot, before there are page tables of the kernel's own; each pair has one type.
-            if unsafe { hooks::redirect(from, to) } == 0 {
-                log::warn!("the trace misses something: {from:?} is not called");
-            }
-        }
+        Way::choose(Way::TRACED);
         ON.store(true, Relaxed);
     }
 }
@@ -202,8 +187,8 @@ fn note_switch(core: &Core, before: u64) {
     }
 }
 
-/// The table of handlers that goes in place of the real one.
-static TRACED: [Handler; CALLS.len()] = [call; CALLS.len()];
+/// The table of handlers that is used in place of the real one, as the functions below are.
+pub(crate) static TRACED: [Handler; CALLS.len()] = [call; CALLS.len()];
 
 /// A hypercall.
 pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
@@ -227,13 +212,13 @@ pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
     note(Event::CallExit, detail, this, frame.rax);
 }
 
-extern "C" fn foreign(core: &Core, ec: &Ec, frame: &mut Frame) {
+pub(crate) extern "C" fn foreign(core: &Core, ec: &Ec, frame: &mut Frame) {
     note(Event::CallEnter, FOREIGN, address(ec), frame.rax);
     crate::syscall::foreign(core, ec, frame);
     note(Event::CallExit, FOREIGN, address(ec), 0);
 }
 
-extern "C" fn settle(core: &Core) {
+pub(crate) extern "C" fn settle(core: &Core) {
     let before = optional(core.current());
     note(Event::SettleEnter, 0, 0, 0);
     crate::sched::settle(core);
@@ -246,7 +231,7 @@ fn place(frame: &Frame) -> u64 {
     trap::fault_address(frame).unwrap_or(frame.rip)
 }
 
-extern "C" fn user_trap(frame: &mut Frame) {
+pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
     let (core, vector) = (core(), low16(frame.vector));
     let before = optional(core.current());
     note(Event::TrapEnter, vector, before, place(frame));
@@ -255,7 +240,7 @@ extern "C" fn user_trap(frame: &mut Frame) {
     note(Event::TrapExit, vector, before, 0);
 }
 
-extern "C" fn kernel_trap(frame: &mut Frame) {
+pub(crate) extern "C" fn kernel_trap(frame: &mut Frame) {
     let vector = low16(frame.vector);
     note(Event::TrapEnter, vector, 0, place(frame));
     trap::kernel_trap(frame);

@@ -22,8 +22,8 @@ use crate::build::changed;
 /// The section that is filled.
 const SECTION: &str = ".symbols";
 
-/// Assembly that keeps the interrupted registers where RBP points; see the kernel's `arch/x86_64/entry.rs`.
-const INTERRUPTED: &str = "entry_trap_in_kernel";
+/// How the names of assembly begin that keeps the interrupted registers where RBP points; see the kernel's `arch/x86_64/entry.rs`.
+const INTERRUPTED: &str = "entry_trap_in_kernel_";
 
 type Bytes<'a> = EndianSlice<'a, LittleEndian>;
 
@@ -79,7 +79,7 @@ fn table(image: &[u8]) -> Result<(Range<usize>, Vec<u8>)> {
     let mut writer = Writer::default();
     for ((address, _, name), end) in symbols.iter().zip(ends) {
         let mut function = Function { address: relative(*address)?, name: short(name), rows: Vec::new() };
-        if *name == INTERRUPTED {
+        if name.starts_with(INTERRUPTED) {
             function.rows.push((0, Rule::Interrupted));
         }
         let own = rows.iter().filter(|(at, _)| (*address..end).contains(at));

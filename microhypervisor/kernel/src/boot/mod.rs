@@ -11,7 +11,7 @@ mod root;
 
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::{
-    acpi, cpu, entry_first_exit, fpu, guest, iommu, irq, paging, percore, power, serial, smp, speculation, timer,
+    acpi, cpu, first_exit, fpu, guest, iommu, irq, paging, percore, power, serial, smp, speculation, timer,
 };
 use crate::memory::{self, Own};
 use crate::{console, interrupt};
@@ -25,7 +25,7 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
     log::info!("Cloister microhypervisor {}, contract {}", env!("CARGO_PKG_VERSION"), cloister_abi::VERSION);
     match info.and_then(bring_up) {
         // SAFETY: the root task's EC is ready to run; the boot stack is left for good.
-        Ok(()) => unsafe { entry_first_exit() },
+        Ok(()) => unsafe { first_exit() },
         Err(why) => {
             log::error!("cannot start: {why}");
             power::off(0xef)

@@ -43,16 +43,29 @@ mb2_end:
     .long 4, 8, 18                  /* XEN_ELFNOTE_PHYS32_ENTRY */
     .asciz "Xen"
     .quad boot_pvh
-    .section .boot.bss, "aw", @nobits
-    .balign 4096
-boot_pml4:  .skip 4096
-boot_pdpt:  .skip 4096              /* first 4 GiB */
-boot_pdpt2: .skip 4096              /* top 2 GiB */
-    .global boot_pd
-boot_pd:    .skip 4 * 4096
-            .skip 4096              /* the window */
     .section .boot.data, "aw"
-    .balign 8
+    .balign 4096                    /* entries: present, writable */
+boot_pml4:
+    .quad boot_pdpt + 3
+    .skip 255 * 8
+    .quad boot_pdpt + 3             /* direct map */
+    .skip 254 * 8
+    .quad boot_pdpt2 + 3
+boot_pdpt:                          /* first 4 GiB, and the window */
+    .quad boot_pd + 3, boot_pd + 0x1003, boot_pd + 0x2003, boot_pd + 0x3003, boot_pd + 0x4003
+    .skip 507 * 8
+boot_pdpt2:                         /* top 2 GiB */
+    .skip 510 * 8
+    .quad boot_pd + 3
+    .skip 8
+    .global boot_pd
+boot_pd:
+    .set page, 0x83                 /* 2 MiB */
+    .rept 4 * 512
+    .quad page
+    .set page, page + 0x200000
+    .endr
+    .skip 4096                      /* the window */
 boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff        /* 64-bit code */
@@ -98,29 +111,6 @@ boot_pvh:
 1:  cli
     cld
     mov esi, ebx
-    mov eax, offset boot_pdpt
-    or eax, 3
-    mov dword ptr [boot_pml4], eax
-    mov dword ptr [boot_pml4 + 256 * 8], eax
-    mov eax, offset boot_pdpt2
-    or eax, 3
-    mov dword ptr [boot_pml4 + 511 * 8], eax
-    mov eax, offset boot_pd
-    or eax, 3
-    mov dword ptr [boot_pdpt2 + 510 * 8], eax
-    xor ecx, ecx
-2:  mov dword ptr [boot_pdpt + ecx * 8], eax
-    add eax, 4096
-    inc ecx
-    cmp ecx, 5
-    jne 2b
-    mov eax, 0x83                   /* present, writable, 2 MiB */
-    xor ecx, ecx
-3:  mov dword ptr [boot_pd + ecx * 8], eax
-    add eax, 0x200000
-    inc ecx
-    cmp ecx, 4 * 512
-    jne 3b
     lgdt [boot_gdtr]
 boot_paging:
     mov eax, 0x20                   /* CR4.PAE */
@@ -158,15 +148,17 @@ boot_high:
     ud2
 1:  mov rax, [rip + {smp_root}]
     mov cr3, rax
-    mov rsp, [rip + {smp_stack}]
+    mov rdi, [rip + {smp_core}]
+    mov rsp, [rdi + {smp_stack}]
     call {smp_start}
     ud2
 "#,
-    stack = sym super::percore::BOOT_STACK,
+    stack = sym super::percore::STACKS,
     stack_size = const super::percore::STACK_END,
     start = sym crate::boot::start,
     smp_root = sym super::smp::ROOT,
-    smp_stack = sym super::smp::STACK,
+    smp_core = sym super::smp::CORE,
+    smp_stack = const core::mem::offset_of!(super::percore::Head, stack),
     smp_start = sym super::smp::start,
 );
 

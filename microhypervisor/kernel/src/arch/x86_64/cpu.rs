@@ -86,6 +86,16 @@ pub(crate) fn set_tsc_aux(value: u64) {
     }
 }
 
+/// Keeps the kernel from touching what is a component's, whatever the component's flags allowed: after a trap, which does not clear
+/// them, as a system call does.
+#[inline]
+pub(super) fn protect_users() {
+    if has(feature::SMAP) {
+        // SAFETY: clears a flag that the kernel never sets, with an instruction that the processor has.
+        unsafe { core::arch::asm!("clac", options(nostack)) };
+    }
+}
+
 /// Reads the time-stamp counter.
 #[inline]
 pub(crate) fn ticks() -> u64 {

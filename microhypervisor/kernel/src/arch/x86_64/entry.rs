@@ -9,16 +9,24 @@
 //! Interrupts are off in the kernel but for two places: the idle loop, and the moment after a guest was left because of an
 //! interrupt. They come in as frames on the kernel stack and only note what happened (`kernel_trap`).
 //!
+//! All of it is there several times ([`Way`]): with and without what some processors need against their own speculation, and with the
+//! functions of the trace around the kernel's own. At boot one is chosen, so that nothing pays for what it does not use, and
+//! the kernel's code is never written.
+//!
 //! A hypercall's handler is called from here, through the table of [`crate::syscall`], with core, EC and frame in registers: what a
 //! Rust function in between would cost is a tenth of the shortest call.
 //!
 //! Sources: AMD APM vol. 2, 6.1 (SYSCALL), 8.9 (long-mode interrupts), 12.2 (TSS).
 
+use super::percore::Head;
 use crate::percore::Core;
+use crate::trace;
 use cloister_abi::arch::x86_64::HYPERCALL_BASE;
 use cloister_abi::hypercall::CALLS;
 use cloister_processor::mitigation::Actions;
 use core::arch::global_asm;
+use core::mem::offset_of;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Registers of an EC while it is not running. The processor and the entry code write it from its end downwards.
 #[derive(Debug, Default)]
@@ -49,17 +57,6 @@ pub(crate) struct Frame {
     pub(crate) ss: u64,
 }
 
-impl Frame {
-    /// So many registers.
-    pub(crate) const WORDS: usize = size_of::<Self>() / 8;
-
-    /// The registers in their order.
-    pub(crate) const fn words(&self) -> [u64; Self::WORDS] {
-        // SAFETY: the frame is nothing but words.
-        unsafe { *core::ptr::from_ref(self).cast() }
-    }
-}
-
 /// Value of [`Frame::vector`] for an EC that entered by `syscall`.
 pub(crate) const SYSCALL: u64 = 0x100;
 /// Bytes of the instruction by which it entered.
@@ -70,7 +67,7 @@ pub(crate) const FRESH: u64 = 0x101;
 const FRAME_SIZE: usize = size_of::<Frame>();
 const _: () = assert!(FRAME_SIZE == 176);
 // The core's structure begins with its head, where GS points.
-const _: () = assert!(core::mem::offset_of!(Core, head) == 0);
+const _: () = assert!(offset_of!(Core, head) == 0);
 
 global_asm!(
     r#"
@@ -101,11 +98,45 @@ global_asm!(
     add rsp, 16
     iretq
     .endm
+    /* What some processors need on the way in: while the user's registers are saved, so that it may use eax, ecx and edx. No branch runs
+       ahead of it. */
+    .macro work_in wanted
+    .if \wanted
+    test dword ptr [rip + {actions}], {entry_ibpb}
+    jz 7f
+    mov ecx, 0x49
+    mov eax, 1
+    xor edx, edx
+    wrmsr
+7:  test dword ptr [rip + {actions}], {entry_ibrs}
+    jz 8f
+    mov ecx, 0x48
+    mov eax, [rip + {control_kernel}]
+    xor edx, edx
+    wrmsr
+8:  lfence
+    .endif
+    .endm
+    /* The same on the way out, before they are loaded. */
+    .macro work_out wanted
+    .if \wanted
+    test dword ptr [rip + {actions}], {entry_ibrs}
+    jz 7f
+    mov ecx, 0x48
+    mov eax, [rip + {control_user}]
+    xor edx, edx
+    wrmsr
+7:  test dword ptr [rip + {actions}], {verw}
+    jz 8f
+    verw word ptr [rip + entry_segment]
+8:
+    .endif
+    .endm
+    /* A way: its name, whether it works on the way in and out, and what it calls. */
+    .macro entry_way name, in, out, handlers, foreign, settle, user_trap, kernel_trap
     .section .text.entry, "ax"
-    .global entry_site, trap_site, clac_site, exit_user, entry_hook, trap_hook, exit_hook
     .balign 64
-    .global entry_syscall
-entry_syscall:
+entry_syscall_\name:
     swapgs
     mov gs:[{scratch}], rsp
     mov rsp, gs:[{rsp0}]
@@ -116,18 +147,22 @@ entry_syscall:
     mov qword ptr [rsp - 7 * 8], {syscall}
     sub rsp, 9 * 8
     push_general
+    work_in \in
+    .if \in
+    mov rax, [rsp + {rax}]
+    .endif
     mov rdx, rsp
-entry_site:
     mov rdi, gs:[{this}]
     mov rsi, gs:[{current}]
     mov rsp, gs:[{stack}]
     sub rax, {base}
     cmp rax, {calls}
     jae 4f
-    call [{handlers} + rax * 8]
+    call [\handlers + rax * 8]
 2:  cmp dword ptr gs:[{pending}], 0
     jne 5f
-exit_user:
+entry_exit_\name:
+    work_out \out
     mov rsp, gs:[{rsp0}]
     sub rsp, {frame}
     pop_general
@@ -143,15 +178,17 @@ exit_user:
     add rsp, 16
     swapgs
     iretq
-4:  call {foreign}
+4:  call \foreign
     jmp 2b
 5:  mov rdi, gs:[{this}]
-    call {settle}
-    jmp exit_user
+    call \settle
+    jmp entry_exit_\name
+entry_first_exit_\name:
+    mov rsp, gs:[{stack}]
+    call {settle_first}
+    jmp entry_exit_\name
     .balign 16
-entry_trap:
-clac_site:
-    .byte 0x0f, 0x1f, 0x00          /* three bytes of nothing, or CLAC */
+entry_trap_\name:
     test byte ptr [rsp + 3 * 8], 3
     jz 2f
     swapgs
@@ -160,81 +197,35 @@ clac_site:
     push rcx
     push_general
     cld
+    work_in \in
     mov rdi, rsp
-trap_site:
     mov rsp, gs:[{stack}]
-    call {user_trap}
-    jmp exit_user
-entry_trap_in_kernel:               /* with its end, known to the backtrace: RBP points to the frame */
+    call \user_trap
+    jmp entry_exit_\name
+entry_trap_in_kernel_\name:         /* up to the vectors, known to the backtrace: RBP points to the frame */
 2:  lfence                          /* as above, for who ran ahead to here and missed SWAPGS */
     kernel_trap_begin
     and rsp, -16
-    call {kernel_trap}
+    call \kernel_trap
     mov rsp, rbp
     kernel_trap_end
     /* Those with a stack of their own can come between an entry and its SWAPGS, when neither CS nor the value of GS base (which is the
-       user's to choose) says whose GS it is. So the core is found at the end of the stack, where `Head::activate` put it, and GS base is
+       user's to choose) says whose GS it is. So the core is found at the end of the stack, where `Head::prepare` put it, and GS base is
        set and put back as it was. */
     .balign 16
-entry_own_stack:
-    kernel_trap_begin
+6:  kernel_trap_begin
     rdgsbase rbx
     mov rax, [rsp + {frame}]
     wrgsbase rax
     lfence
     and rsp, -16
-    call {kernel_trap}
+    call \kernel_trap
     wrgsbase rbx
     mov rsp, rbp
     kernel_trap_end
-entry_trap_in_kernel_end:
-    /* Hooks: in place of one instruction of the ways in and out, on processors that need them (`patch`). They may use any register
-       but those that are named, since all of the user's are saved, or about to be loaded. */
-    .macro work_in
-    test dword ptr [rip + {actions}], {entry_ibpb}
-    jz 7f
-    mov ecx, 0x49
-    mov eax, 1
-    xor edx, edx
-    wrmsr
-7:  test dword ptr [rip + {actions}], {entry_ibrs}
-    jz 8f
-    mov ecx, 0x48
-    mov eax, [rip + {control_kernel}]
-    xor edx, edx
-    wrmsr
-8:  lfence
-    .endm
-entry_hook:                         /* keeps rax, rdx */
-    mov r12, rax
-    mov r13, rdx
-    work_in
-    mov rax, r12
-    mov rdx, r13
-    mov rdi, gs:[{this}]
-    jmp entry_site + 9
-trap_hook:                          /* keeps rdi */
-    work_in
-    mov rsp, gs:[{stack}]
-    jmp trap_site + 9
-exit_hook:
-    test dword ptr [rip + {actions}], {entry_ibrs}
-    jz 7f
-    mov ecx, 0x48
-    mov eax, [rip + {control_user}]
-    xor edx, edx
-    wrmsr
-7:  test dword ptr [rip + {actions}], {verw}
-    jz 8f
-    verw word ptr [rip + exit_segment]
-8:  mov rsp, gs:[{rsp0}]
-    jmp exit_user + 9
-exit_segment:
-    .word {kernel_ss}
     /* One stub per vector, 16 bytes each; those with an error code do not push one. */
     .balign 16
-    .global entry_vectors
-entry_vectors:
+entry_vectors_\name:
     .set vector, 0
     .rept 256
     .balign 16
@@ -243,32 +234,47 @@ entry_vectors:
     .endif
     push vector
     .if (vector == 2) || (vector == 8) || (vector == 18)
-    jmp entry_own_stack
+    jmp 6b
     .else
-    jmp entry_trap
+    jmp entry_trap_\name
     .endif
     .set vector, vector + 1
     .endr
-    .global entry_first_exit
-entry_first_exit:
-    mov rsp, gs:[{stack}]
-    call {settle_first}
-    jmp exit_user
+    .section .rodata.entry, "a"
+    .quad entry_syscall_\name, entry_vectors_\name, entry_first_exit_\name
+    .endm
+    .section .rodata.entry, "a"
+entry_segment:
+    .word {kernel_ss}
+    .balign 8
+    .global entry_ways
+entry_ways:
+    entry_way plain, 0, 0, {handlers}, {foreign}, {settle}, {user_trap}, {kernel_trap}
+    entry_way out, 0, 1, {handlers}, {foreign}, {settle}, {user_trap}, {kernel_trap}
+    entry_way both, 1, 1, {handlers}, {foreign}, {settle}, {user_trap}, {kernel_trap}
+    entry_way traced, 1, 1, {traced}, {traced_foreign}, {traced_settle}, {traced_user_trap}, {traced_kernel_trap}
 "#,
-    scratch = const core::mem::offset_of!(super::percore::Head, scratch),
-    stack = const core::mem::offset_of!(super::percore::Head, stack),
-    rsp0 = const core::mem::offset_of!(super::percore::Head, tss) + 4,
+    scratch = const offset_of!(Head, scratch),
+    stack = const offset_of!(Head, stack),
+    rsp0 = const offset_of!(Head, tss) + 4,
+    rax = const offset_of!(Frame, rax),
     frame = const FRAME_SIZE,
     syscall = const SYSCALL,
-    this = const core::mem::offset_of!(super::percore::Head, this),
-    current = const core::mem::offset_of!(Core, current),
-    pending = const core::mem::offset_of!(Core, pending),
+    this = const offset_of!(Head, this),
+    current = const offset_of!(Core, current),
+    pending = const offset_of!(Core, pending),
     base = const HYPERCALL_BASE,
     calls = const CALLS.len(),
     handlers = sym crate::syscall::HANDLERS,
     foreign = sym crate::syscall::foreign,
+    settle = sym crate::sched::settle,
     user_trap = sym super::trap::user_trap,
     kernel_trap = sym super::trap::kernel_trap,
+    traced = sym trace::TRACED,
+    traced_foreign = sym trace::foreign,
+    traced_settle = sym trace::settle,
+    traced_user_trap = sym trace::user_trap,
+    traced_kernel_trap = sym trace::kernel_trap,
     actions = sym super::speculation::ACTIONS,
     control_kernel = sym super::speculation::SPEC_CTRL_KERNEL,
     control_user = sym super::speculation::SPEC_CTRL_USER,
@@ -276,50 +282,53 @@ entry_first_exit:
     entry_ibrs = const Actions::ENTRY_IBRS.bits(),
     verw = const Actions::VERW.bits(),
     kernel_ss = const super::percore::KERNEL_CS + 8,
-    settle = sym crate::sched::settle,
     settle_first = sym crate::sched::settle_here,
 );
 
-unsafe extern "C" {
-    static entry_site: [u8; SITE];
-    static trap_site: [u8; SITE];
-    static exit_user: [u8; SITE];
-    static clac_site: [u8; 3];
-    static entry_hook: u8;
-    static trap_hook: u8;
-    static exit_hook: u8;
+/// A way into the kernel and out of it, as `entry_way` lists it.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Way {
     /// Entry of the `syscall` instruction.
-    pub(crate) fn entry_syscall();
+    pub(super) syscall: u64,
     /// 256 entries of 16 bytes.
-    pub(crate) fn entry_vectors();
-    /// Leaves the boot stack for good: lets the scheduler choose, and runs that EC.
-    pub(crate) fn entry_first_exit() -> !;
+    pub(super) vectors: u64,
+    first_exit: extern "C" fn() -> !,
 }
 
-/// Bytes of the instructions that hooks replace: a load from GS with a 32-bit displacement.
-const SITE: usize = 9;
+impl Way {
+    /// What processors need that need nothing.
+    pub(super) const PLAIN: usize = 0;
+    /// Work on the way out.
+    pub(super) const OUT: usize = 1;
+    /// Work on both ways.
+    pub(super) const BOTH: usize = 2;
+    /// The trace, and work on both ways where the processor needs it.
+    pub(crate) const TRACED: usize = 3;
 
-/// Puts hooks into the ways in and out, and CLAC into that of traps.
+    /// Chooses one, at boot, before there is one in use.
+    pub(crate) fn choose(way: usize) {
+        CHOSEN.store(way, Relaxed);
+    }
+
+    /// The one that was chosen.
+    pub(super) fn chosen() -> &'static Self {
+        // SAFETY: the table above, which nobody writes.
+        let all = unsafe { &entry_ways };
+        &all[CHOSEN.load(Relaxed)]
+    }
+}
+
+static CHOSEN: AtomicUsize = AtomicUsize::new(Way::PLAIN);
+
+unsafe extern "C" {
+    static entry_ways: [Way; 4];
+}
+
+/// Leaves the boot stack for good: lets the scheduler choose, and runs that EC.
 ///
 /// # Safety
-/// Text is writable, and nothing but the caller runs.
-pub(crate) unsafe fn patch(entry: bool, exit: bool, clac: bool) {
-    let sites = [
-        (entry, &raw const entry_site, &raw const entry_hook),
-        (entry, &raw const trap_site, &raw const trap_hook),
-        (exit, &raw const exit_user, &raw const exit_hook),
-    ];
-    for (_, site, hook) in sites.into_iter().filter(|(wanted, ..)| *wanted) {
-        // SAFETY: the labels are in this file, and the sites as long as said.
-        let old = unsafe { site.read_volatile() };
-        assert!(old[..4] == [0x65, 0x48, 0x8b, old[3]], "the entry code is not what its hooks replace");
-        let distance = (hook.addr() as u64).wrapping_sub(site.addr() as u64 + 5).to_le_bytes();
-        let [a, b, c, d, ..] = distance;
-        // SAFETY: the caller says that text is writable. What is left of the old instruction is jumped over.
-        unsafe { site.cast_mut().write_volatile([0xe9, a, b, c, d, 0xcc, 0xcc, 0xcc, 0xcc]) };
-    }
-    if clac {
-        // SAFETY: as above.
-        unsafe { (&raw const clac_site).cast_mut().write_volatile([0x0f, 0x01, 0xca]) };
-    }
+/// The core's structure is complete, and nothing on this stack is needed any more.
+pub(crate) unsafe fn first_exit() -> ! {
+    (Way::chosen().first_exit)()
 }

@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The interrupt descriptor table, one for all cores. AMD APM vol. 2, 4.8.4 (gate descriptors).
 
-use super::entry::entry_vectors;
+use super::entry::Way;
 use super::percore::KERNEL_CS;
-
-/// The table.
-#[derive(Debug)]
-#[repr(C, align(16))]
-pub(crate) struct Idt([[u64; 2]; 256]);
+use x86::dtables::{DescriptorTablePointer, lidt};
 
 /// Vectors below this one are exceptions.
 pub(crate) const EXCEPTIONS: u64 = 32;
@@ -33,19 +29,18 @@ const fn stack(vector: usize) -> u64 {
     }
 }
 
-impl Idt {
-    /// A table that [`Idt::fill`] completes.
-    pub(crate) const fn new() -> Self {
-        Self([[0; 2]; 256])
-    }
+/// The gate of a vector. User mode can raise none but the breakpoint and overflow vectors by itself.
+fn gate(vector: usize) -> [u64; 2] {
+    let entry = Way::chosen().vectors + 16 * vector as u64;
+    let level: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
+    let low = entry & 0xffff | u64::from(KERNEL_CS) << 16 | stack(vector) << 32 | (0x8e | level << 5) << 40;
+    [low | (entry >> 16 & 0xffff) << 48, entry >> 32]
+}
 
-    /// Fills in the entry stubs. User mode can raise none but the breakpoint and overflow vectors by itself.
-    pub(crate) fn fill(&mut self) {
-        for (vector, gate) in self.0.iter_mut().enumerate() {
-            let entry = entry_vectors as *const () as u64 + 16 * vector as u64;
-            let level: u64 = if matches!(vector, 3 | 4) { 3 } else { 0 };
-            let low = entry & 0xffff | u64::from(KERNEL_CS) << 16 | stack(vector) << 32 | (0x8e | level << 5) << 40;
-            *gate = [low | (entry >> 16 & 0xffff) << 48, entry >> 32];
-        }
-    }
+/// Makes it the table of the core that runs.
+pub(super) fn load() {
+    static TABLE: spin::Once<[[u64; 2]; 256]> = spin::Once::new();
+    let table = TABLE.call_once(|| core::array::from_fn(gate));
+    // SAFETY: it is static and complete, and its gates lead to the entry code.
+    unsafe { lidt(&DescriptorTablePointer::new(table)) };
 }

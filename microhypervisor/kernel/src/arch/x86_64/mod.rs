@@ -10,7 +10,6 @@ pub(crate) mod cpu;
 mod entry;
 pub(crate) mod fpu;
 pub(crate) mod guest;
-pub(crate) mod hooks;
 mod idt;
 mod ioapic;
 pub(crate) mod iommu;
@@ -28,4 +27,4 @@ pub(crate) mod speculation;
 pub(crate) mod timer;
 pub(crate) mod trap;
 
-pub(crate) use entry::{FRESH, Frame, SYSCALL, SYSCALL_LENGTH, entry_first_exit};
+pub(crate) use entry::{FRESH, Frame, SYSCALL, SYSCALL_LENGTH, Way, first_exit};

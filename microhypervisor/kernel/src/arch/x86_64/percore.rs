@@ -4,14 +4,15 @@
 //! GS base points at the core's [`Head`] in kernel mode and at the current EC's UTCB in user mode; `swapgs` at the border
 //! exchanges them. Sources: AMD APM vol. 2, 4.8 (descriptors), 8.2 (vectors), 12.2.5 (TSS), 6.1.1 (STAR).
 
-use super::entry::entry_syscall;
+use super::entry::Way;
+use super::idt;
 use crate::memory;
 use crate::width::low16;
 use core::arch::asm;
 use core::mem::offset_of;
 use x86::bits64::task::TaskStateSegment;
-use x86::dtables::{DescriptorTablePointer, lgdt, lidt};
-use x86::msr::{IA32_EFER, IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, rdmsr, wrmsr};
+use x86::dtables::{DescriptorTablePointer, lgdt};
+use x86::msr::{IA32_FMASK, IA32_GS_BASE, IA32_KERNEL_GSBASE, IA32_LSTAR, IA32_STAR, wrmsr};
 use x86::segmentation::SegmentSelector;
 use x86::task::load_tr;
 
@@ -30,12 +31,8 @@ const GUARD: usize = 4096;
 // SAFETY: only the core that runs on it touches a stack.
 unsafe impl Sync for Stack {}
 
-/// Stacks of the boot core; those of others come out of the pool.
-pub(crate) static BOOT_STACK: Stack = Stack::new();
-/// One table for all cores, complete before the first uses it.
-static IDT: spin::Mutex<super::idt::Idt> = spin::Mutex::new(super::idt::Idt::new());
-static FAULT_STACK: Stack = Stack::new();
-static NMI_STACK: Stack = Stack::new();
+/// Stacks of the boot core, that for all that the kernel does first; those of others come out of the pool.
+pub(crate) static STACKS: [Stack; 3] = [const { Stack::new() }; 3];
 
 impl Stack {
     const fn new() -> Self {
@@ -52,7 +49,7 @@ pub(crate) const STACK_END: usize = size_of::<Stack>();
 
 /// Addresses of the pages before the stacks, which must not be mapped.
 pub(crate) fn guard_pages() -> [u64; 3] {
-    [&BOOT_STACK, &FAULT_STACK, &NMI_STACK].map(|stack| core::ptr::from_ref(&stack.guard).addr() as u64)
+    STACKS.each_ref().map(|stack| core::ptr::from_ref(&stack.guard).addr() as u64)
 }
 
 /// Kernel code segment; kernel data is the one after.
@@ -63,29 +60,16 @@ pub(crate) const USER_SS: u64 = 0x1b;
 pub(crate) const USER_CS: u64 = 0x23;
 const TSS_SELECTOR: SegmentSelector = SegmentSelector::from_raw(0x28);
 
-/// Tops of a core's stacks.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Stacks {
-    /// For all that the kernel does.
-    pub(crate) kernel: u64,
-    /// For double faults and machine checks.
-    pub(crate) fault: u64,
-    /// For non-maskable interrupts.
-    pub(crate) nmi: u64,
-}
-
-impl Stacks {
-    /// Stacks for a further core, out of the pool.
-    ///
-    /// # Errors
-    /// The pool is too small.
-    pub(crate) fn new() -> Result<Self, &'static str> {
-        let stack = |size: usize| {
-            let frames = memory::POOL.reserve(size / 4096).map_err(|_| "the kernel's pool is too small for stacks")?;
-            Ok(super::paging::map_stack(frames, size)? + size as u64)
-        };
-        Ok(Self { kernel: stack(STACK_SIZE)?, fault: stack(STACK_SIZE / 2)?, nmi: stack(STACK_SIZE / 2)? })
-    }
+/// Tops of stacks for a further core, out of the pool.
+///
+/// # Errors
+/// The pool is too small.
+pub(super) fn new_stacks() -> Result<[u64; 3], &'static str> {
+    let [kernel, fault, nmi] = [STACK_SIZE, STACK_SIZE / 2, STACK_SIZE / 2].map(|size| {
+        let frames = memory::POOL.reserve(size / 4096).map_err(|_| "the kernel's pool is too small for stacks")?;
+        Ok::<_, &str>(super::paging::map_stack(frames, size)? + size as u64)
+    });
+    Ok([kernel?, fault?, nmi?])
 }
 
 /// What the entry code needs of a core; the first part of [`crate::percore::Core`].
@@ -114,24 +98,25 @@ const _: () = assert!(offset_of!(Head, this) == 0);
 const _: () = assert!(offset_of!(Head, ports) == offset_of!(Head, tss) + size_of::<TaskStateSegment>());
 
 impl Head {
-    /// A head that [`Head::activate`] completes.
+    /// A head that [`Head::prepare`] completes.
     pub(crate) const fn new() -> Self {
         let tss = TaskStateSegment { iomap_base: NO_IO_MAP, ..TaskStateSegment::new() };
         Self { this: 0, stack: 0, scratch: 0, gdt: [0; 7], tss, ports: [0xff; 8193] }
     }
 
-    /// Makes this the head of the core that runs: segments, TSS, GS base, system-call entry, interrupt table.
+    /// Completes it, with the tops of the core's stacks: for all that the kernel does, for double faults and machine checks, and for
+    /// non-maskable interrupts.
     ///
     /// # Safety
-    /// Called once per core, with a head that stays where it is, and the tops of stacks that are this core's alone.
-    pub(crate) unsafe fn activate(&mut self, stacks: Stacks) {
+    /// The head stays where it is, and the stacks are its core's alone and not in use.
+    pub(super) unsafe fn prepare(&mut self, [kernel, fault, nmi]: [u64; 3]) {
         let base = core::ptr::from_mut(self).expose_provenance() as u64;
         self.this = base;
-        self.stack = stacks.kernel;
-        for (place, top) in [0, 1].into_iter().zip([stacks.fault, stacks.nmi]) {
+        self.stack = kernel;
+        for (place, top) in [0, 1].into_iter().zip([fault, nmi]) {
             // Above the frame the entry code finds the core, whatever GS base is then.
             let end = top - 16;
-            // SAFETY: the stack is this core's alone, and not in use.
+            // SAFETY: the caller vouches for the stack.
             unsafe { core::ptr::with_exposed_provenance_mut::<u64>(crate::width::index(end)).write(base) };
             self.tss.ist[place] = end;
         }
@@ -146,42 +131,26 @@ impl Head {
             limit | (tss & 0xff_ffff) << 16 | 0x89 << 40 | (tss >> 24 & 0xff) << 56,
             tss >> 32,
         ];
+    }
+
+    /// Makes this the head of the core that runs: segments, TSS, GS base, system-call entry, interrupt table.
+    ///
+    /// # Safety
+    /// Called once per core, after [`Head::prepare`].
+    pub(super) unsafe fn activate(&mut self) {
+        // Segment registers stay as they are: the table that was loaded at boot has the kernel's segments in the same places.
         // SAFETY: the descriptors are flat, the table stays where it is.
         unsafe { lgdt(&DescriptorTablePointer::new(&self.gdt)) };
-        // SAFETY: selectors of that table.
-        unsafe {
-            asm!(
-                "push {cs}",
-                "lea {tmp}, [rip + 2f]",
-                "push {tmp}",
-                "retfq",
-                "2:",
-                "mov ds, {ds:e}",
-                "mov es, {ds:e}",
-                "mov ss, {ds:e}",
-                "mov fs, {zero:e}",
-                "mov gs, {zero:e}",
-                cs = in(reg) u64::from(KERNEL_CS),
-                tmp = out(reg) _,
-                ds = in(reg) u32::from(KERNEL_CS + 8),
-                zero = in(reg) 0u32,
-            );
-        }
-        // SAFETY: the descriptor is that of this core's task segment.
-        unsafe { load_tr(TSS_SELECTOR) };
-        // SAFETY: the table is static and complete.
-        unsafe { lidt(&DescriptorTablePointer::new(&*IDT.lock())) };
-        // SAFETY: the register exists in long mode.
-        let efer = unsafe { rdmsr(IA32_EFER) };
+        self.load_task();
+        idt::load();
         for (register, value) in [
-            (IA32_GS_BASE, base),
+            (IA32_GS_BASE, self.this),
             (IA32_KERNEL_GSBASE, 0),
             // SYSRET loads CS from bits 48.. plus 16 and SS plus 8, SYSCALL CS from bits 32.. and SS plus 8.
             (IA32_STAR, (0x10 | 3) << 48 | u64::from(KERNEL_CS) << 32),
-            (IA32_LSTAR, entry_syscall as *const () as u64),
+            (IA32_LSTAR, Way::chosen().syscall),
             // Interrupts off, direction up, no trap, no nested task, no alignment check.
             (IA32_FMASK, 0x0004_7700),
-            (IA32_EFER, efer | 1),
         ] {
             // SAFETY: the registers take the addresses of entry code and head, and what goes with them.
             unsafe { wrmsr(register, value) };
@@ -251,12 +220,12 @@ pub(crate) fn set_thread(utcb: u64, fs: u64) {
 /// # Safety
 /// Called once, at boot.
 pub(crate) unsafe fn activate_boot_core() {
-    IDT.lock().fill();
-    let stacks = Stacks { kernel: BOOT_STACK.top(), fault: FAULT_STACK.top(), nmi: NMI_STACK.top() };
     // SAFETY: the head is static, and only this core uses it.
     let head = unsafe { &mut *crate::percore::BOOT_CORE.head.get() };
+    // SAFETY: the stacks are static, too, and not in use but for the first, whose end is not.
+    unsafe { head.prepare(STACKS.each_ref().map(Stack::top)) };
     // SAFETY: the caller says that this is the only call.
-    unsafe { head.activate(stacks) };
+    unsafe { head.activate() };
 }
 
 /// The structure of the core that runs.

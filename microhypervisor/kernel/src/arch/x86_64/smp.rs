@@ -12,7 +12,7 @@ use super::{acpi, apic, cpu, idt, percore, timer};
 use crate::memory::{self, DIRECT_MAP};
 use crate::percore::{CORES, Core};
 use crate::width::{index, low32};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
 unsafe extern "C" {
     static smp_code: u8;
@@ -21,12 +21,9 @@ unsafe extern "C" {
 
 /// Where the start-up code is; 0 for nowhere.
 static PAGE: AtomicU64 = AtomicU64::new(0);
-/// Page-table root and stack of the core that is being started.
+/// Page-table root of the core that is being started, and its structure.
 pub(super) static ROOT: AtomicU64 = AtomicU64::new(0);
-pub(super) static STACK: AtomicU64 = AtomicU64::new(0);
-/// Its structure.
-static CORE: core::sync::atomic::AtomicPtr<Core> = core::sync::atomic::AtomicPtr::new(core::ptr::null_mut());
-static STACKS: spin::Mutex<percore::Stacks> = spin::Mutex::new(percore::Stacks { kernel: 0, fault: 0, nmi: 0 });
+pub(super) static CORE: AtomicPtr<Core> = AtomicPtr::new(core::ptr::null_mut());
 static RUNNING: AtomicBool = AtomicBool::new(false);
 /// For the time-stamp counters: a question of the new core, and the answer of the boot core.
 static ASKED: AtomicU64 = AtomicU64::new(0);
@@ -72,11 +69,13 @@ pub(crate) fn start_all(most: usize) -> usize {
 
 fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
     let core = Core::create(number, apic_id)?;
-    let stacks = percore::Stacks::new()?;
+    let stacks = percore::new_stacks()?;
+    // SAFETY: the core does not run yet, and nobody else knows of its structure.
+    let head = unsafe { &mut *core.head.get() };
+    // SAFETY: structure and stacks were made for it, and are kept for ever.
+    unsafe { head.prepare(stacks) };
     let root = memory::kernel_root().ok_or("no kernel page table")?;
     ROOT.store(memory::physical(root), Ordering::Relaxed);
-    STACK.store(stacks.kernel, Ordering::Relaxed);
-    *STACKS.lock() = stacks;
     crate::trace::add_core(number);
     CORE.store(core::ptr::from_ref(core).cast_mut(), Ordering::Relaxed);
     RUNNING.store(false, Ordering::Relaxed);
@@ -106,15 +105,12 @@ fn pause(micros: u64) {
     }
 }
 
-/// First Rust code of a further core.
-pub(super) extern "C" fn start() -> ! {
-    // SAFETY: set by `start_one`, to a structure that stays.
-    let core = unsafe { &*CORE.load(Ordering::Acquire) };
+/// First Rust code of a further core, on its own stack.
+pub(super) extern "C" fn start(core: &'static Core) -> ! {
     // SAFETY: this is the core whose structure it is.
     let head = unsafe { &mut *core.head.get() };
-    let stacks = *STACKS.lock();
-    // SAFETY: called once for this head; the stacks were made for it.
-    unsafe { head.activate(stacks) };
+    // SAFETY: called once for this head, which `start_one` has prepared.
+    unsafe { head.activate() };
     cpu::init_core();
     apic::init();
     let offset = compare_counters();
@@ -129,7 +125,7 @@ pub(super) extern "C" fn start() -> ! {
     core.publish();
     RUNNING.store(true, Ordering::Release);
     // SAFETY: nobody is ready here yet: the scheduler waits until somebody is.
-    unsafe { super::entry_first_exit() }
+    unsafe { super::first_exit() }
 }
 
 /// The boot core's part of the comparison: answers a question that has come.

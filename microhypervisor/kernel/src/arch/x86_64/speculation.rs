@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Speculation: reads what the processor is, lets [`cloister_processor::mitigation`] decide what is done where, and does it.
 //!
-//! What must be done on entry and exit is not in the way of processors that need nothing: at boot, before text becomes read-only, an
-//! instruction of the entry code is replaced by a jump to a hook ([`super::entry`]). What is done when address spaces change or guests
-//! run is behind a test of [`WAYS`], which never changes after boot.
+//! What must be done on entry and exit is not in the way of processors that need nothing: at boot, one of several ways in and
+//! out is chosen ([`super::entry`]). What is done when address spaces change or guests run is behind a test of [`WAYS`], which never changes
+//! after boot.
 
-use super::cpu::{self, cpuid, feature};
+use super::cpu::cpuid;
+use super::entry::Way;
 use cloister_processor::mitigation::{Actions, Facts, List, Plan, Point, Policy, Step, decide, list, spec_ctrl, steps};
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
@@ -15,14 +16,14 @@ use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 const ARCH_CAPABILITIES: u32 = 0x10a;
 const AUTO_IBRS: u64 = 1 << 21;
 
-/// What is done, as bits of [`Actions`]. The hooks look at it, too.
+/// What is done, as bits of [`Actions`]. The ways in and out look at it, too.
 pub(super) static ACTIONS: AtomicU32 = AtomicU32::new(0);
 /// SPEC_CTRL in the kernel, and in user mode.
 pub(super) static SPEC_CTRL_KERNEL: AtomicU32 = AtomicU32::new(0);
 /// See [`SPEC_CTRL_KERNEL`].
 pub(super) static SPEC_CTRL_USER: AtomicU32 = AtomicU32::new(0);
 
-/// What is to be done on the paths that cannot be patched. Plain words, since a test of an atomic one is an instruction more.
+/// What is to be done on all other paths. Plain words, since a test of an atomic one is an instruction more.
 struct Ways {
     switch: List,
     enter_guest: List,
@@ -52,7 +53,7 @@ fn is_any(list: &List) -> bool {
     list[0].is_some()
 }
 
-/// Decides, and puts the hooks in. Called once, on the boot core, while the kernel's text is still writable.
+/// Decides, and chooses the way in and out. Called once, on the boot core, before there is one.
 pub(crate) fn init(cmdline: &str) {
     // SAFETY: the register exists where it is asked for.
     let facts = Facts::read(cpuid, || unsafe { rdmsr(ARCH_CAPABILITIES) });
@@ -71,8 +72,11 @@ pub(crate) fn init(cmdline: &str) {
     };
     // SAFETY: the boot core alone runs, and nobody has looked yet.
     unsafe { *WAYS.0.get() = ways };
-    // SAFETY: the caller says that nothing runs but this, and that text is writable.
-    unsafe { super::entry::patch(has(Point::Entry), has(Point::Exit), cpu::probe(feature::SMAP)) };
+    Way::choose(match (has(Point::Entry), has(Point::Exit)) {
+        (true, _) => Way::BOTH,
+        (false, true) => Way::OUT,
+        (false, false) => Way::PLAIN,
+    });
     log::info!("speculation: {plan}");
 }
 

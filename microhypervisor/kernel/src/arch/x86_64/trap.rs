@@ -2,7 +2,7 @@
 //! Exceptions and interrupts, from user mode and in the kernel.
 
 use super::entry::Frame;
-use super::{apic, idt, iommu, machine_check, nmi, power};
+use super::{apic, cpu, idt, iommu, machine_check, nmi, power};
 use crate::flood::Flood;
 use crate::percore::core;
 use crate::width::low8;
@@ -64,6 +64,7 @@ fn hardware_interrupt(vector: u64) {
 
 /// An exception or interrupt in user mode: the registers are in the current EC's frame.
 pub(crate) extern "C" fn user_trap(frame: &mut Frame) {
+    cpu::protect_users();
     let core = core();
     if frame.vector >= idt::EXCEPTIONS {
         hardware_interrupt(frame.vector);
