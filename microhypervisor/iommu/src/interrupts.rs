@@ -16,6 +16,8 @@ pub(crate) const TABLES: u64 = 256;
 const ALL_ORDER: u32 = 10;
 pub(crate) const OF_ALL: u64 = 1 << ALL_ORDER;
 
+/// Where a write is an interrupt.
+const WINDOW: u32 = 0xfee0_0000;
 const ENABLED: u32 = 1 << 0;
 const SILENT: u32 = 1 << 1;
 
@@ -28,6 +30,17 @@ pub struct Taken {
     pub message: (u64, u64),
     /// High and low word of an I/O APIC's redirection entry, beside trigger, polarity and mask.
     pub redirection: (u32, u32),
+}
+
+impl Taken {
+    /// One that is not remapped: the message names APIC and vector by itself. `None` if it cannot: the highest of the identities of 8 bits means all
+    /// of them (Intel SDM vol. 3, 11.11).
+    #[must_use]
+    pub fn plain(apic: u32, vector: u8) -> Option<Self> {
+        let (apic, vector) = ((apic < 0xff).then_some(apic)?, u32::from(vector));
+        let message = ((WINDOW | apic << 12).into(), vector.into());
+        Some(Self { index: 0, message, redirection: (apic << 24, vector) })
+    }
 }
 
 impl<B: Bus> Iommu<B> {
@@ -82,7 +95,7 @@ impl<B: Bus> Iommu<B> {
         self.forget(&[Forget::Interrupt(source, index)]);
         Ok(match self.kind {
             // The table is found by the source, the entry by what is elsewhere vector and delivery mode.
-            Kind::Amd => Taken { index, message: (0xfee0_0000, index.into()), redirection: (0, index.into()) },
+            Kind::Amd => Taken { index, message: (WINDOW.into(), index.into()), redirection: (0, index.into()) },
             Kind::Intel => {
                 Taken { index, message: (intel::message(index), 0), redirection: intel::redirection(index, vector) }
             }

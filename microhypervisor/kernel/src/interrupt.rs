@@ -2,7 +2,7 @@
 //! Interrupts: each bound one is an up of its semaphore.
 //!
 //! A binding is named by core and vector: each core has a [`Table`] of its device vectors, and what raises the vector is the binding's
-//! [`Source`], a line of an I/O APIC or a message. The interrupt path is one index and one small lock; searching is left to binding.
+//! [`irq::Way`], from a line of an I/O APIC or by a message. The interrupt path is one index and one small lock; searching is left to binding.
 //!
 //! Storms: a binding takes [`Binding::limit`] interrupts that nobody acknowledged (one of a level-triggered line), then its source is
 //! blocked until `IrqAck`. A message that no hardware between device and core can block is counted no more, and each one
@@ -31,34 +31,11 @@ const EDGES: u32 = 64;
 /// How long a braked core takes no device interrupts, microseconds.
 const BRAKE: u64 = 1_000;
 
-/// What raises a vector.
-#[derive(Debug)]
-enum Source {
-    Line(irq::Line),
-    Message(irq::Route),
-}
-
-impl Source {
-    /// Blocks or lets through; false if nothing can block it.
-    fn block(&mut self, blocked: bool) -> bool {
-        match self {
-            Self::Line(line) => line.mask(blocked),
-            Self::Message(route) => return route.block(blocked),
-        }
-        true
-    }
-
-    /// Whether it is raised until its device is served.
-    fn is_level(&self) -> bool {
-        matches!(self, Self::Line(line) if line.is_level())
-    }
-}
-
 /// A binding.
 #[derive(Debug)]
 struct Binding {
     semaphore: NonNull<Sm>,
-    source: Source,
+    way: irq::Way,
     /// Interrupts since the last acknowledgement.
     open: u32,
     /// More came than were counted, or may have come.
@@ -72,7 +49,7 @@ unsafe impl Send for Binding {}
 impl Binding {
     /// Interrupts that are taken without being acknowledged.
     fn limit(&self) -> u32 {
-        if self.source.is_level() { 1 } else { EDGES }
+        if self.way.is_level() { 1 } else { EDGES }
     }
 
     /// One came. Answers whether it counts.
@@ -83,9 +60,9 @@ impl Binding {
         }
         self.open += 1;
         if self.open == self.limit() {
-            self.blocked = self.source.block(true);
+            self.blocked = self.way.block(true);
             // An edge that comes while it is blocked leaves no trace.
-            self.missed = self.blocked && !self.source.is_level();
+            self.missed = self.blocked && !self.way.is_level();
         }
         true
     }
@@ -95,7 +72,7 @@ impl Binding {
         let missed = core::mem::take(&mut self.missed);
         self.open = u32::from(missed);
         if core::mem::take(&mut self.blocked) {
-            self.source.block(false);
+            self.way.block(false);
         }
         missed
     }
@@ -134,17 +111,16 @@ fn table(core: u8) -> Option<&'static Table> {
 pub(crate) fn add_core(core: u8) -> Result<(), &'static str> {
     let place = TABLES.get(usize::from(core)).ok_or("too many cores")?;
     let table = crate::memory::POOL.reserve(FRAMES).map_err(|_| "the kernel's pool is too small")?.cast::<Table>();
-    let slots = [const { Mutex::new(None) }; VECTORS];
-    let new = Table { slots, apic: irq::apic_id(), next: AtomicU32::new(0) };
+    let new = Table { slots: [const { Mutex::new(None) }; VECTORS], apic: irq::apic_id(), next: AtomicU32::new(0) };
     // SAFETY: fresh adjacent frames, kept for ever, large enough as asserted above.
     unsafe { table.write(new) };
     place.store(table.as_ptr(), Relaxed);
     Ok(())
 }
 
-/// Binds a semaphore to a free vector of a core. `source` makes the source, given the core's APIC and the vector, and with it what
-/// the caller is to be told.
-fn bind<T>(sm: &Sm, core: u8, source: impl FnOnce(u32, u8) -> Result<(Source, T), Status>) -> Result<T, Status> {
+/// Binds a semaphore to a free vector of a core. `take` takes the way, given the core's APIC and the vector, and with it what the caller
+/// is to be told.
+fn bind<T>(sm: &Sm, core: u8, take: impl FnOnce(u32, u8) -> Result<(irq::Way, T), Status>) -> Result<T, Status> {
     let table = table(core).ok_or(Status::BadCore)?;
     if sm.binding.load(Relaxed) != 0 {
         return Err(Status::Busy);
@@ -157,12 +133,12 @@ fn bind<T>(sm: &Sm, core: u8, source: impl FnOnce(u32, u8) -> Result<(Source, T)
         }
         let vector = irq::FIRST_VECTOR + low8(index as u64);
         let name = u32::from(core) << 8 | u32::from(vector);
-        let (mut source, answer) = source(table.apic, vector)?;
+        let (mut way, answer) = take(table.apic, vector)?;
         if sm.binding.compare_exchange(0, name, SeqCst, Relaxed).is_err() {
             return Err(Status::Busy);
         }
-        source.block(false);
-        *slot = Some(Binding { semaphore: sm.into(), source, open: 0, missed: false, blocked: false });
+        way.block(false);
+        *slot = Some(Binding { semaphore: sm.into(), way, open: 0, missed: false, blocked: false });
         drop(slot);
         table.next.store(low32(index as u64 + 1), Relaxed);
         if !sm.header().is_alive() {
@@ -180,7 +156,7 @@ fn bind<T>(sm: &Sm, core: u8, source: impl FnOnce(u32, u8) -> Result<(Source, T)
 /// # Errors
 /// There is no such line or core, or the line is bound, or the semaphore has an interrupt, or the core has no vector left.
 pub(crate) fn bind_line(gsi: u32, core: u8, sm: &Sm, flags: IrqFlags) -> Result<(), Status> {
-    bind(sm, core, |apic, vector| Ok((Source::Line(irq::Line::take(gsi, apic, vector, flags)?), ())))
+    bind(sm, core, |apic, vector| Ok((irq::Way::of_line(gsi, apic, vector, flags)?, ())))
 }
 
 /// Binds a message of a device to a semaphore. Answers the address and the data that make it.
@@ -188,10 +164,7 @@ pub(crate) fn bind_line(gsi: u32, core: u8, sm: &Sm, flags: IrqFlags) -> Result<
 /// # Errors
 /// There is no such core, or the semaphore has an interrupt, or no vector of the core is free.
 pub(crate) fn bind_message(device: u32, core: u8, sm: &Sm) -> Result<(u64, u64), Status> {
-    bind(sm, core, |apic, vector| {
-        let (route, message) = irq::Route::take(device, apic, vector)?;
-        Ok((Source::Message(route), message))
-    })
+    bind(sm, core, |apic, vector| irq::Way::of_messages(device, apic, vector))
 }
 
 /// The slot that a semaphore's binding is in.
@@ -205,7 +178,7 @@ pub(crate) fn unbind(sm: &Sm) {
     if let Some(slot) = slot(sm.binding.swap(0, SeqCst)) {
         let mut slot = slot.lock();
         if let Some(mut binding) = slot.take() {
-            binding.source.block(true);
+            binding.way.block(true);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Bench;
 use super::model::VARIANTS;
-use crate::{Cause, Kind, Requester};
+use crate::{Cause, Kind, Requester, Taken};
 use cloister_abi::status::Status;
 
 const DEVICE: Requester = Requester(0x0108);
@@ -72,6 +72,16 @@ fn apics_that_cannot_be_named_are_refused() {
         let refused = bench.iommu.take(DEVICE, 0xff, 0x41, false).is_err();
         assert_eq!(refused, !variant.is_wide(), "{variant:?}");
     }
+}
+
+/// Without an IOMMU a message names APIC and vector (Intel SDM vol. 3, 11.11).
+#[test]
+fn plain_messages() {
+    let taken = Taken::plain(3, 0x41).expect("it can be named");
+    assert_eq!((taken.message, taken.redirection), ((0xfee0_3000, 0x41), (0x0300_0000, 0x41)));
+    assert!(
+        Taken::plain(0xfe, 0x30).is_some() && Taken::plain(0xff, 0x30).is_none() && Taken::plain(0x100, 0x30).is_none()
+    );
 }
 
 /// With AMD-Vi a device has a table from its first interrupt on, and tables are so many.

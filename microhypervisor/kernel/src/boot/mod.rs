@@ -51,10 +51,8 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     memory::book(Own::Other);
     smp::prepare(start_up);
     memory::book(Own::Cores);
-    let mut pages = [0; 72];
-    let mut count = irq::register_pages(&mut pages);
-    count += iommu::register_pages(&mut pages[count..]);
-    for page in power::register_pages() {
+    let (mut pages, mut count) = ([0; 72], 0);
+    for page in irq::register_pages().chain(iommu::register_pages()).chain(power::register_pages()) {
         if count < pages.len() && !pages[..count].contains(&page) {
             pages[count] = page;
             count += 1;

@@ -10,7 +10,7 @@ use crate::percore::CORES;
 use crate::width::{index, low16, low32};
 use cloister_boot_info::{Part, acpi_root};
 use cloister_processor::shutdown::{self, Power};
-use spin::Mutex;
+use spin::Once;
 
 /// Most I/O APICs and interrupt overrides that are kept.
 pub(crate) const MANY: usize = 16;
@@ -51,7 +51,7 @@ pub(crate) struct Tables {
     pub(crate) iommu: Option<(bool, Bytes)>,
 }
 
-const NOTHING: Tables = Tables {
+static NOTHING: Tables = Tables {
     rsdp: 0,
     root: 0,
     io_apics: [IoApic { id: 0, address: 0, first_gsi: 0 }; MANY],
@@ -65,11 +65,11 @@ const NOTHING: Tables = Tables {
     iommu: None,
 };
 
-static TABLES: Mutex<Tables> = Mutex::new(NOTHING);
+static TABLES: Once<Tables> = Once::new();
 
 /// What was found at boot.
-pub(crate) fn tables() -> Tables {
-    *TABLES.lock()
+pub(crate) fn tables() -> &'static Tables {
+    TABLES.get().unwrap_or(&NOTHING)
 }
 
 /// A table of IOMMUs. It can be read as long as the boot direct map is there.
@@ -102,7 +102,7 @@ pub(crate) fn init(rsdp: u64) {
         if walk(rsdp, &mut found).is_none() {
             log::warn!("ACPI tables at {rsdp:#x} are not complete");
         }
-        *TABLES.lock() = found;
+        TABLES.call_once(|| found);
     } else {
         log::warn!("no ACPI tables");
     }

@@ -27,10 +27,14 @@ const TIMER_CURRENT: u32 = 0x390;
 const TIMER_DIVIDE: u32 = 0x3e0;
 
 const MASKED: u32 = 1 << 16;
-const INIT: u32 = 5 << 8 | ASSERT;
-const STARTUP: u32 = 6 << 8 | ASSERT;
-const NMI: u32 = 4 << 8 | ASSERT;
-const ASSERT: u32 = 1 << 14;
+/// What one core can send another, [`send`]: an interrupt, beside its vector;
+pub(crate) const FIXED: u32 = 1 << 14;
+/// one that it takes though it takes none;
+pub(crate) const NMI: u32 = 4 << 8 | FIXED;
+/// its reset state, in which it waits for the next;
+pub(crate) const INIT: u32 = 5 << 8 | FIXED;
+/// a start in real mode, beside the number of the page below 1 MiB.
+pub(crate) const START: u32 = 6 << 8 | FIXED;
 const MODE_NMI: u32 = 4 << 8;
 const MODE_DEADLINE: u32 = 2 << 17;
 
@@ -90,8 +94,8 @@ pub(crate) fn id() -> u32 {
     if X2APIC.load(Relaxed) { read(ID) } else { read(ID) >> 24 }
 }
 
-/// Sends an inter-processor interrupt. Interrupts are off, so nothing comes between the two halves.
-fn send(apic_id: u32, command: u32) {
+/// Sends something to another core. Interrupts are off, so nothing comes between the two halves.
+pub(crate) fn send(apic_id: u32, command: u32) {
     if X2APIC.load(Relaxed) {
         // What was stored before must be seen by who is interrupted, and this write does not order it (Intel SDM vol. 3, 11.12.3).
         // SAFETY: orders memory accesses.
@@ -109,26 +113,6 @@ fn send(apic_id: u32, command: u32) {
     }
     write(ICR_HIGH, apic_id << 24);
     write(ICR, command);
-}
-
-/// Interrupts another core.
-pub(crate) fn interrupt(apic_id: u32, vector: u64) {
-    send(apic_id, low32(vector) | ASSERT);
-}
-
-/// Interrupts another core that does not take interrupts.
-pub(crate) fn interrupt_nmi(apic_id: u32) {
-    send(apic_id, NMI);
-}
-
-/// Puts a core into its reset state, where it waits for [`start`].
-pub(crate) fn reset(apic_id: u32) {
-    send(apic_id, INIT);
-}
-
-/// Starts a core that waits, in real mode at that page below 1 MiB.
-pub(crate) fn start(apic_id: u32, page: u32) {
-    send(apic_id, STARTUP | page);
 }
 
 /// Acknowledges the interrupt in service.

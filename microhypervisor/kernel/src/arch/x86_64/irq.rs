@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Interrupts of devices: how each is wired, and switching it. The legacy controllers are masked for good.
 //!
-//! A [`Line`] is an input of an I/O APIC, a [`Route`] the way of a message; either is taken by a binding and free again when dropped.
+//! A [`Way`] leads from what raises an interrupt to a vector of a core; a binding has it, and it is free again when dropped.
 //!
 //! ISA interrupts are edge-triggered and active high unless the MADT overrides them; all others level-triggered and active low
-//! (ACPI 6.5, 5.2.12.5).
+//! (ACPI 6.5, 5.2.12.5). Messages: PCI Local Bus 3.0, 6.8.
 
-use super::ioapic::Pin;
-use super::{acpi, apic, idt, ioapic};
+use super::ioapic::{self, Pin};
+use super::iommu::{Entry, Source};
+use super::{acpi, apic, idt};
 use cloister_abi::hypercall::IrqFlags;
 use cloister_abi::status::Status;
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86::io::outb;
 
-pub(crate) use super::apic::hold;
-pub(crate) use super::msi::Route;
+pub(crate) use super::apic::{end_of_interrupt as end, hold, id as apic_id};
+pub(crate) use super::ioapic::count;
 
-/// Most lines that can be bound.
-const MANY: u32 = 256;
 /// First vector of devices.
 pub(crate) const FIRST_VECTOR: u8 = crate::width::low8(idt::FIRST_DEVICE);
 /// Number of vectors of devices.
@@ -45,101 +43,74 @@ pub(crate) fn init() {
     ioapic::init();
 }
 
-/// Number of global system interrupts that can be bound.
-pub(crate) fn count() -> u32 {
-    ioapic::count().min(MANY)
-}
-
 /// Physical addresses of register pages that the kernel uses.
-pub(crate) fn register_pages(pages: &mut [u64]) -> usize {
-    pages[0] = apic::BASE;
+pub(crate) fn register_pages() -> impl Iterator<Item = u64> {
     let tables = acpi::tables();
-    for index in 0..tables.io_apic_count {
-        pages[1 + index] = tables.io_apics[index].address & !0xfff;
-    }
-    1 + tables.io_apic_count
+    let io_apics = tables.io_apics.iter().take(tables.io_apic_count).map(|io_apic| io_apic.address & !0xfff);
+    core::iter::once(apic::BASE).chain(io_apics)
 }
 
-/// Translates an ISA interrupt number to its global system interrupt, and says how a global system interrupt is wired.
+/// How a global system interrupt is wired.
 fn wiring(gsi: u32) -> IrqFlags {
     let tables = acpi::tables();
-    for entry in &tables.overrides[..tables.override_count] {
-        if entry.gsi == gsi {
-            let mut flags = IrqFlags::empty();
-            flags.set(IrqFlags::LOW, entry.flags & 3 == 3);
-            flags.set(IrqFlags::LEVEL, entry.flags >> 2 & 3 == 3);
-            return flags;
-        }
-    }
-    if gsi < 16 { IrqFlags::empty() } else { IrqFlags::LEVEL | IrqFlags::LOW }
+    let isa = tables.overrides[..tables.override_count].iter().find(|entry| entry.gsi == gsi).map(|entry| entry.flags);
+    let [low, level] = match isa {
+        Some(flags) => [flags & 3 == 3, flags >> 2 & 3 == 3],
+        None => [gsi >= 16; 2],
+    };
+    let mut flags = IrqFlags::empty();
+    flags.set(IrqFlags::LOW, low);
+    flags.set(IrqFlags::LEVEL, level);
+    flags
 }
 
-/// Lines that are bound, one bit each.
-static TAKEN: [AtomicU64; MANY as usize / 64] = [const { AtomicU64::new(0) }; MANY as usize / 64];
-
-/// A line that is bound to a vector, by itself.
+/// The way of an interrupt to a vector, from a line or from the messages of a device; nobody else's until it is dropped.
+///
+/// With an IOMMU that remaps interrupts it leads through an entry that belongs to the device, which can be blocked; without one the
+/// message names APIC and vector itself, every device can send every message, and nothing can block it but the device.
 #[derive(Debug)]
-pub(crate) struct Line {
-    gsi: u32,
-    pin: Pin,
-    /// What the line's interrupt goes through.
-    _route: Route,
+pub(crate) struct Way {
+    /// Dropped, and with that masked, before the entry.
+    pin: Option<Pin>,
+    entry: Option<Entry>,
 }
 
-impl Line {
-    /// Routes a line, masked, to a vector of a local APIC.
+impl Way {
+    /// From a line, masked, to a vector of a local APIC.
     ///
     /// # Errors
-    /// There is no such line, or it is bound, or the APIC cannot be reached.
-    pub(crate) fn take(gsi: u32, apic: u32, vector: u8, flags: IrqFlags) -> Result<Self, Status> {
-        let mut pin = Pin::find(gsi).filter(|_| gsi < MANY).ok_or(Status::BadDevice)?;
+    /// There is no such line, or it is taken, or the APIC cannot be reached.
+    pub(crate) fn of_line(gsi: u32, apic: u32, vector: u8, flags: IrqFlags) -> Result<Self, Status> {
+        let mut pin = Pin::take(gsi)?;
         let wired = if flags.contains(IrqFlags::EXPLICIT) { flags } else { wiring(gsi) };
-        let mut bits = if wired.contains(IrqFlags::LEVEL) { ioapic::LEVEL } else { 0 };
-        bits |= if wired.contains(IrqFlags::LOW) { ioapic::LOW } else { 0 };
-        let taken = TAKEN[gsi as usize / 64].fetch_or(1 << (gsi % 64), Relaxed) >> (gsi % 64) & 1 != 0;
-        if taken {
-            return Err(Status::Busy);
-        }
-        match Route::of_pin(pin.controller(), apic, vector, wired.contains(IrqFlags::LEVEL)) {
-            Ok((route, (high, low))) => {
-                pin.route(high, low | bits, vector);
-                Ok(Self { gsi, pin, _route: route })
-            }
-            Err(why) => {
-                release(gsi);
-                Err(why)
-            }
-        }
+        let source = Source::IoApic(pin.controller());
+        let (entry, taken) = Entry::take(source, apic, vector, wired.contains(IrqFlags::LEVEL))?;
+        pin.route(taken.redirection, wired, vector);
+        Ok(Self { pin: Some(pin), entry })
     }
 
-    /// Masks or unmasks it.
-    pub(crate) fn mask(&mut self, masked: bool) {
-        self.pin.mask(masked);
+    /// From a device to a vector of a local APIC. Answers with it address and data of the message: fixed delivery, edge.
+    ///
+    /// # Errors
+    /// `BadCore`: the APIC cannot be reached by messages. With an IOMMU, `BadDevice`: not on the first PCI segment, `OutOfMemory`: its tables
+    /// are full.
+    pub(crate) fn of_messages(device: u32, apic: u32, vector: u8) -> Result<(Self, (u64, u64)), Status> {
+        let (entry, taken) = Entry::take(Source::Device(device), apic, vector, false)?;
+        Ok((Self { pin: None, entry }, taken.message))
     }
 
-    /// Whether it is level-triggered.
+    /// Blocks it or lets through; false if nothing can block it.
+    pub(crate) fn block(&mut self, blocked: bool) -> bool {
+        match (&mut self.pin, &self.entry) {
+            (Some(pin), _) => pin.mask(blocked),
+            (None, Some(entry)) => entry.block(blocked),
+            (None, None) => return false,
+        }
+        true
+    }
+
+    /// Whether it is raised until its device is served.
     pub(crate) fn is_level(&self) -> bool {
-        self.pin.is_level()
+        self.pin.as_ref().is_some_and(Pin::is_level)
     }
-}
-
-impl Drop for Line {
-    fn drop(&mut self) {
-        self.pin.mask(true);
-        release(self.gsi);
-    }
-}
-
-fn release(gsi: u32) {
-    TAKEN[gsi as usize / 64].fetch_and(!(1 << (gsi % 64)), Relaxed);
-}
-
-/// Acknowledges the interrupt in service.
-pub(crate) fn end() {
-    apic::end_of_interrupt();
-}
-
-/// Identity of this core's local APIC.
-pub(crate) fn apic_id() -> u32 {
-    apic::id()
 }

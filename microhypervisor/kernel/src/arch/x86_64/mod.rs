@@ -15,7 +15,6 @@ mod ioapic;
 pub(crate) mod iommu;
 pub(crate) mod irq;
 pub(crate) mod machine_check;
-mod msi;
 mod nmi;
 pub(crate) mod paging;
 pub(crate) mod percore;

@@ -46,7 +46,7 @@ fn wait_hint() -> u32 {
 
 /// Pages of registers in memory, for the kernel's tables.
 pub(crate) fn register_pages() -> impl Iterator<Item = u64> {
-    let power = acpi::tables().power;
+    let power = &acpi::tables().power;
     let registers = [power.control[0], power.control[1], power.sleep, power.reset.map(|(register, _)| register)];
     registers.into_iter().flatten().filter_map(|register| match register {
         Register::Memory(address) => Some(address & !0xfff),
@@ -100,9 +100,9 @@ pub(crate) fn off(code: u64) -> ! {
         // SAFETY: the command line says that the device is there.
         unsafe { outb(0xf4, low8(code)) };
     }
-    let power = acpi::tables().power;
+    let power = &acpi::tables().power;
     if let Some(types) = power.types {
-        sleep(&power, types);
+        sleep(power, types);
     }
     log::error!("the machine does not switch off");
     stop()

@@ -54,7 +54,7 @@ pub(crate) fn start_all(most: usize) -> usize {
         log::warn!("cores with identities above 254 are left alone: the local APICs know none");
     }
     let most = if PAGE.load(Ordering::Relaxed) == 0 { 1 } else { most.min(CORES) };
-    others().take(most - 1).for_each(apic::reset);
+    others().take(most - 1).for_each(|id| apic::send(id, apic::INIT));
     pause(10_000);
     let mut running = 1;
     for apic_id in others() {
@@ -82,7 +82,7 @@ fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
     ASKED.store(0, Ordering::Relaxed);
     ANSWER.store(0, Ordering::SeqCst);
     for _ in 0..2 {
-        apic::start(apic_id, low32(PAGE.load(Ordering::Relaxed) >> 12));
+        apic::send(apic_id, apic::START | low32(PAGE.load(Ordering::Relaxed) >> 12));
         pause(200);
     }
     let deadline = cpu::ticks() + timer::from_micros(5_000_000);
@@ -90,7 +90,7 @@ fn start_one(number: usize, apic_id: u32) -> Result<(), &'static str> {
         answer();
         if cpu::ticks() > deadline {
             // It may come up late: into a reset state with it, so that it does not come up in the next one's place.
-            apic::reset(apic_id);
+            apic::send(apic_id, apic::INIT);
             return Err("it does not start");
         }
         core::hint::spin_loop();
@@ -170,7 +170,7 @@ fn compare_counters() -> i64 {
 
 /// Asks another core for work.
 pub(crate) fn interrupt(core: &Core) {
-    apic::interrupt(core.apic_id(), idt::WORK);
+    apic::send(core.apic_id(), apic::FIXED | low32(idt::WORK));
 }
 
 /// Stops all other cores for good.
@@ -178,6 +178,6 @@ pub(crate) fn stop_others() {
     let own = percore::this();
     for core in crate::percore::all().filter(|core| !core::ptr::eq(*core, own)) {
         core.stopping.store(true, Ordering::SeqCst);
-        apic::interrupt_nmi(core.apic_id());
+        apic::send(core.apic_id(), apic::NMI);
     }
 }

@@ -82,11 +82,10 @@ pub(crate) fn find(command_line: &str, pool: u64) -> u64 {
 }
 
 /// Physical addresses of register pages that the kernel uses. After [`find`], before the kernel's own page tables.
-pub(crate) fn register_pages(pages: &mut [u64]) -> usize {
-    let Some(found) = STATE.lock().found else { return 0 };
-    let count = |base| cloister_iommu::register_pages(&Machine, found.kind, base);
-    let all = found.units.iter().flatten().flat_map(|(base, _)| (0..count(*base)).map(move |page| base + page * 4096));
-    pages.iter_mut().zip(all).map(|(place, page)| *place = page).count()
+pub(crate) fn register_pages() -> impl Iterator<Item = u64> {
+    let found = STATE.lock().found.unwrap_or(Found::none(Kind::Intel));
+    let count = move |base| cloister_iommu::register_pages(&Machine, found.kind, base);
+    found.units.into_iter().flatten().flat_map(move |(base, _)| (0..count(base)).map(move |page| base + page * 4096))
 }
 
 /// Switches the IOMMU on. Answers what there is, as bits of [`features`].

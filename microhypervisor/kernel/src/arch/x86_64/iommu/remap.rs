@@ -24,20 +24,22 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// Lets a source raise a vector of a local APIC. `None` if this machine remaps no interrupts, and APIC and vector are named by the message itself.
+    /// Lets a source raise a vector of a local APIC. There is no entry if this machine remaps no interrupts.
     ///
     /// # Errors
     /// `OutOfMemory`: there is no entry left. `BadCore`: the APIC cannot be named. `BadDevice`: there is no such source.
-    pub(crate) fn take(source: Source, apic: u32, vector: u8, level: bool) -> Result<Option<(Self, Taken)>, Status> {
+    pub(crate) fn take(source: Source, apic: u32, vector: u8, level: bool) -> Result<(Option<Self>, Taken), Status> {
         let mut state = STATE.lock();
-        let Some(iommu) = state.iommu.as_mut().filter(|iommu| iommu.remaps) else { return Ok(None) };
+        let Some(iommu) = state.iommu.as_mut().filter(|iommu| iommu.remaps) else {
+            return Ok((None, Taken::plain(apic, vector).ok_or(Status::BadCore)?));
+        };
         let source = match source {
             Source::Device(id) => u16::try_from(id).ok().map(Requester),
             Source::IoApic(index) => acpi::tables().io_apics.get(index).and_then(|found| iommu.io_apic(found.id)),
         };
         let source = source.ok_or(Status::BadDevice)?;
         let taken = iommu.take(source, apic, vector, level)?;
-        Ok(Some((Self { source, index: taken.index }, taken)))
+        Ok((Some(Self { source, index: taken.index }), taken))
     }
 
     /// Blocks the interrupt, so that it is dropped without a fault, or opens it again.
