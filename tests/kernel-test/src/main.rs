@@ -9,6 +9,7 @@
 #![expect(unsafe_code, reason = "the program start, and tests that touch memory they should not")]
 
 mod accounting;
+mod arrivals;
 mod bands;
 mod basics;
 mod chain;
@@ -83,6 +84,7 @@ static SUITES: &[&[Test]] = &[
     &dry::TESTS,
     &interrupts::TESTS,
     &messages::TESTS,
+    &arrivals::TESTS,
     &device_guards::TESTS,
     &devices::TESTS,
     &guest_guards::TESTS,

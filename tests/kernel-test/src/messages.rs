@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Interrupts by messages, and storms: devices that interrupt without end while nobody acknowledges.
 
+use crate::edu::Edu;
 use crate::harness::{Failure, Outcome, Test};
 use crate::make::{EMPTY, down_for, limited, semaphore, try_down};
-use crate::pci::{Function, MSI, MSI_X, Registers};
+use crate::pci::{Function, MSI_X, Registers};
 use crate::{check, equal, refused};
 use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hip::{MACHINE, ROOT_PD, features};
@@ -28,12 +29,6 @@ pub(crate) static TESTS: [Test; 8] = [
 /// Interrupts without acknowledgement that an edge-triggered source has.
 const EDGES: u64 = 64;
 
-/// QEMU's educational device: a write to `RAISE` interrupts, one to `CLEAR` takes it back.
-const EDU: u32 = 0x11e8_1234;
-const STATUS: u64 = 0x24;
-const RAISE: u64 = 0x60;
-const CLEAR: u64 = 0x64;
-
 /// Intel 82574L (data sheet, 10.2.4): cause read and set, mask set and clear, vectors of causes.
 const NIC: u32 = 0x10d3_8086;
 const ICR: u64 = 0xc0;
@@ -42,30 +37,8 @@ const IMS: u64 = 0xd0;
 const IMC: u64 = 0xd8;
 const IVAR: u64 = 0xe4;
 
-struct Edu {
-    function: Function,
-    registers: Registers,
-    msi: u8,
-}
-
-impl Edu {
-    fn find() -> Result<Self, Failure> {
-        let function = Function::find(EDU)?.ok_or(Failure::Skipped("no educational device"))?;
-        let msi = function.capability(MSI).ok_or(Failure::Skipped("no MSI"))?;
-        Ok(Self { function, registers: function.registers(0, 0)?, msi })
-    }
-
-    /// Raises an interrupt, by message if those are enabled.
-    fn raise(&self) {
-        self.registers.write(RAISE, 1);
-    }
-
-    fn clear(&self) {
-        self.registers.write(CLEAR, self.registers.read(STATUS));
-    }
-}
-
-fn bind(sm: Selector, device: u32) -> BindMsi {
+/// The first core takes messages of that device.
+pub(crate) fn bind(sm: Selector, device: u32) -> BindMsi {
     BindMsi { machine: MACHINE, sm, device, core: 0 }
 }
 
@@ -102,11 +75,11 @@ fn guards() -> Outcome {
 }
 
 fn is_an_up() -> Outcome {
-    let edu = Edu::find()?;
+    let edu = Edu::anyhow()?;
     for core in 0..hip().cores {
         let sm = semaphore(0)?;
         let message = call(&BindMsi { core, ..bind(sm, edu.function.0) })?;
-        edu.function.enable_msi(edu.msi, message);
+        edu.set_message(Some(message));
         for _ in 0..5 {
             equal!(try_down(sm), Err(Status::Timeout));
             edu.raise();
@@ -114,7 +87,7 @@ fn is_an_up() -> Outcome {
             call(&IrqAck { sm })?;
             edu.clear();
         }
-        edu.function.disable_msi(edu.msi);
+        edu.set_message(None);
         destroy(sm);
     }
     Ok(())
@@ -161,50 +134,89 @@ fn run_out() -> Outcome {
     Ok(())
 }
 
-fn msi_x() -> Outcome {
-    let nic = Function::find(NIC)?.ok_or(Failure::Skipped("no network adapter"))?;
-    let at = nic.capability(MSI_X).ok_or(Failure::Skipped("no MSI-X"))?;
-    let place = nic.read(at + 4);
-    let table = nic.registers(place.to_le_bytes()[0] & 7, u64::from(place & !7))?;
-    let registers = nic.registers(0, 0)?;
-    let mut semaphores = [0; 3];
-    for (index, sm) in (0..).zip(&mut semaphores) {
-        *sm = semaphore(0)?;
-        let core = index % hip().cores;
-        let (address, data) = call(&BindMsi { core, ..bind(*sm, nic.0) })?;
-        let entry = 16 * u64::from(index);
-        table.write(entry, u32::try_from(address & 0xffff_ffff).unwrap_or(0));
-        table.write(entry + 4, u32::try_from(address >> 32).unwrap_or(0));
-        table.write(entry + 8, u32::try_from(data).unwrap_or(0));
-        table.write(entry + 12, 0);
+/// The network adapter: a cause each for its first three vectors.
+pub(crate) struct Nic {
+    registers: Registers,
+    /// What the vectors count up.
+    pub(crate) semaphores: [Selector; 3],
+}
+
+/// A receive queue, a transmit queue, and all else.
+const CAUSES: [u32; 3] = [1 << 20, 1 << 22, 1 << 24];
+
+impl Nic {
+    /// Finds it, and binds its vectors to these cores.
+    pub(crate) fn new(cores: [u32; 3]) -> Result<Self, Failure> {
+        let nic = Function::find(NIC)?.ok_or(Failure::Skipped("no network adapter"))?;
+        let at = nic.capability(MSI_X).ok_or(Failure::Skipped("no MSI-X"))?;
+        let place = nic.read(at + 4);
+        let table = nic.registers(place.to_le_bytes()[0] & 7, u64::from(place & !7))?;
+        let registers = nic.registers(0, 0)?;
+        let mut semaphores = [0; 3];
+        for ((entry, sm), core) in (0..).step_by(16).zip(&mut semaphores).zip(cores) {
+            *sm = semaphore(0)?;
+            let (address, data) = call(&BindMsi { core, ..bind(*sm, nic.0) })?;
+            table.write(entry, u32::try_from(address & 0xffff_ffff).unwrap_or(0));
+            table.write(entry + 4, u32::try_from(address >> 32).unwrap_or(0));
+            table.write(entry + 8, u32::try_from(data).unwrap_or(0));
+            table.write(entry + 12, 0);
+        }
+        nic.write(at, nic.read(at) | 1 << 31);
+        // Receive queue 0 to vector 0, transmit queue 0 to vector 1, all else to vector 2.
+        registers.write(IVAR, 8 | 9 << 8 | 10 << 16);
+        registers.write(IMS, CAUSES[0] | CAUSES[1] | CAUSES[2]);
+        Ok(Self { registers, semaphores })
     }
-    nic.write(at, nic.read(at) | 1 << 31);
-    // Receive queue 0 to vector 0, transmit queue 0 to vector 1, all else to vector 2.
-    registers.write(IVAR, 8 | 9 << 8 | 10 << 16);
-    let causes = [1 << 20, 1 << 22, 1 << 24];
-    registers.write(IMS, causes[0] | causes[1] | causes[2]);
+
+    /// The device sends a vector's messages 128 us apart, and may send the last one again when that time is over.
+    fn calm(&self) {
+        let end = time::after(500);
+        while time::now() < end {}
+        for sm in self.semaphores {
+            // What it sent again.
+            let _ = take_all(sm);
+        }
+    }
+
+    pub(crate) fn raise(&self, vector: usize) {
+        self.calm();
+        self.registers.write(ICS, CAUSES[vector]);
+    }
+
+    pub(crate) fn clear(&self, vector: usize) -> Result<(), Status> {
+        self.registers.write(ICR, CAUSES[vector]);
+        call(&IrqAck { sm: self.semaphores[vector] }).map(drop)
+    }
+
+    /// MSI-X stays enabled: this emulator does not like its end while it holds interrupts back.
+    pub(crate) fn end(self) {
+        self.registers.write(IMC, u32::MAX);
+        self.calm();
+        self.semaphores.into_iter().for_each(destroy);
+    }
+}
+
+fn msi_x() -> Outcome {
+    let nic = Nic::new([0, 1, 2].map(|vector| vector % hip().cores))?;
     for round in 0..6 {
         let raised = round % 3;
-        registers.write(ICS, causes[raised]);
-        for (index, sm) in semaphores.iter().enumerate() {
+        nic.raise(raised);
+        for (index, sm) in nic.semaphores.iter().enumerate() {
             let came = if index == raised { down_for(*sm, 500_000) } else { try_down(*sm) };
             equal!(came, if index == raised { Ok(1) } else { Err(Status::Timeout) });
         }
-        registers.write(ICR, causes[raised]);
-        call(&IrqAck { sm: semaphores[raised] })?;
+        nic.clear(raised)?;
     }
-    // MSI-X stays enabled: this emulator does not like its end while it holds interrupts back.
-    registers.write(IMC, u32::MAX);
-    semaphores.into_iter().for_each(destroy);
+    nic.end();
     Ok(())
 }
 
 /// A message after the other, none acknowledged: so many are counted, the machine goes on, and the acknowledgement lets
 /// the next ones in.
 fn storm() -> Outcome {
-    let edu = Edu::find()?;
+    let edu = Edu::anyhow()?;
     let sm = semaphore(0)?;
-    edu.function.enable_msi(edu.msi, call(&bind(sm, edu.function.0))?);
+    edu.set_message(Some(call(&bind(sm, edu.function.0))?));
     for _ in 0..20 * EDGES {
         edu.raise();
     }
@@ -220,7 +232,7 @@ fn storm() -> Outcome {
     call(&IrqAck { sm })?;
     edu.raise();
     equal!(down_for(sm, 500_000), Ok(1));
-    edu.function.disable_msi(edu.msi);
+    edu.set_message(None);
     edu.clear();
     [sm, other].into_iter().for_each(destroy);
     Ok(())
@@ -228,8 +240,8 @@ fn storm() -> Outcome {
 
 /// A line that nobody serves is one up; each acknowledgement lets it come once more.
 fn line_storm() -> Outcome {
-    let edu = Edu::find()?;
-    edu.function.disable_msi(edu.msi);
+    let edu = Edu::anyhow()?;
+    edu.set_message(None);
     let mut lines = [0; 8];
     for (gsi, sm) in (16..).zip(&mut lines) {
         *sm = semaphore(0)?;
@@ -262,9 +274,9 @@ fn line_storm() -> Outcome {
 
 /// A device whose driver has gone goes on sending: nobody is hurt, and the log stays readable.
 fn orphan() -> Outcome {
-    let edu = Edu::find()?;
+    let edu = Edu::anyhow()?;
     let sm = semaphore(0)?;
-    edu.function.enable_msi(edu.msi, call(&bind(sm, edu.function.0))?);
+    edu.set_message(Some(call(&bind(sm, edu.function.0))?));
     edu.raise();
     equal!(down_for(sm, 500_000), Ok(1));
     destroy(sm);
@@ -275,7 +287,7 @@ fn orphan() -> Outcome {
         count += 1;
     }
     check!(count > 100);
-    edu.function.disable_msi(edu.msi);
+    edu.set_message(None);
     edu.clear();
     // The core takes interrupts of others again.
     is_an_up()

@@ -18,7 +18,11 @@ const fn control(operation: u64, argument: u32, value: u64) -> TraceControl {
 }
 
 const fn read(from: u64) -> TraceControl {
-    control(TraceOp::Read as u64, 0, from)
+    read_of(0, from)
+}
+
+const fn read_of(core: u32, from: u64) -> TraceControl {
+    control(TraceOp::Read as u64, core, from)
 }
 
 fn refusals() -> Outcome {
@@ -36,19 +40,27 @@ fn record(index: usize) -> Record {
     Record::from_words([0, 1, 2, 3].map(|word| message().get(4 * index + word)))
 }
 
-/// Number of the record that comes next.
-fn end() -> Result<u64, Failure> {
-    let mut from = 0;
+/// Looks at the records of a core from that number on. Answers the number of the record that comes next.
+pub(crate) fn each(core: u32, mut from: u64, mut look: impl FnMut(Record)) -> Result<u64, Failure> {
     loop {
-        match call(&read(from)) {
+        match call(&read_of(core, from)) {
             Err(Status::BadFeature) => return Err(Failure::Skipped("the kernel was started without a trace")),
-            answer => match answer? {
-                // The last record that there is describes the call that reads it.
-                (first, count) if count < 100 => return Ok(first + count),
-                (first, count) => from = first + count,
-            },
+            answer => {
+                let (first, count) = answer?;
+                (0..usize::try_from(count).unwrap_or(0)).map(record).for_each(&mut look);
+                from = first + count;
+                // The last records that there are describe the call that reads them.
+                if count < 100 {
+                    return Ok(from);
+                }
+            }
         }
     }
+}
+
+/// Number of the record of this core that comes next.
+fn end() -> Result<u64, Failure> {
+    each(0, 0, |_| ())
 }
 
 fn reads() -> Outcome {

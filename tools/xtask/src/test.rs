@@ -164,11 +164,12 @@ fn kernel_machines<'a>(
         ("kernel", Emulator::Qemu, 1, "", devices.clone()),
         // What processors need against their own speculation, which the emulator does not.
         ("kernel-barriers", Emulator::Qemu, 1, "mitigations=force", devices.clone()),
-        ("kernel-2-cores", Emulator::Qemu, 2, "", devices.clone()),
+        // With a trace, which tells what a component cannot see: on which core an interrupt arrives.
+        ("kernel-2-cores", Emulator::Qemu, 2, "trace=1M", devices.clone()),
         // A pool of that size, and budgets that promise more: it runs dry.
         ("kernel-4-cores", Emulator::Qemu, 4, "kernel-memory=48M overcommit=16M", devices),
-        ("kernel-amd-iommu", Emulator::Qemu, 2, "", amd),
-        ("kernel-intel-iommu", Emulator::Qemu, 2, "", behind("intel-iommu,intremap=on")),
+        ("kernel-amd-iommu", Emulator::Qemu, 2, "trace=1M", amd),
+        ("kernel-intel-iommu", Emulator::Qemu, 2, "trace=1M", behind("intel-iommu,intremap=on")),
     ];
     machines.into_iter().map(move |(name, emulator, smp, cmdline, devices)| {
         let memory = if emulator == Emulator::Bochs { BOCHS_MEMORY } else { Settings::default().memory };
