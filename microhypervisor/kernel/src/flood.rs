@@ -10,7 +10,6 @@ use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 const FIRST: u64 = 8;
 
 /// How often something happened.
-#[derive(Debug)]
 pub(crate) struct Flood(AtomicU64);
 
 impl Flood {

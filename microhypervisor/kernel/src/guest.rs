@@ -11,8 +11,8 @@ use crate::arch::guest::{self as machine, Machine, with_machine};
 use crate::arch::{Frame, cpu, fpu, machine_check, power, speculation};
 use crate::object::ec::{Resume, State};
 use crate::object::{Ec, Object, Vcpu};
-use crate::percore::{Core, FpuOwner};
-use crate::syscall::{refuse, selected};
+use crate::percore::Core;
+use crate::syscall::{lookup, refuse, selected};
 use crate::{sched, trace};
 use cloister_abi::arch::current::vcpu::{ExitReason, Groups};
 use cloister_abi::cap::Perms;
@@ -108,7 +108,7 @@ fn go_on<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu:
             trace::guest_enter(vcpu, ec);
         }
         speculation::enter_guest();
-        machine::enter(core, vcpu, cpu, until, ec.utcb_address);
+        machine::enter(core, vcpu, cpu, until, ec.utcb.address());
         speculation::leave_guest();
         let exit = cpu.classify();
         if TRACED {
@@ -155,28 +155,28 @@ pub(crate) fn leave(ec: &Ec, vcpu: &Vcpu) {
 
 /// Takes the monitor's floating-point image.
 fn load_fpu(core: &Core, vcpu: &Vcpu) {
-    core.forget_fpu(FpuOwner::vcpu(vcpu));
+    core.forget_fpu(vcpu.header());
     // SAFETY: the area is the VCPU's own frame, larger than an image, and nobody else uses it now.
-    let area = unsafe { vcpu.fpu.cast::<image::Image>().as_mut() };
+    let area = unsafe { vcpu.fpu().cast::<image::Image>().as_mut() };
     image::take(vcpu.page, area, fpu::mask(), 0xffff);
-    fpu::adopt(vcpu.fpu);
+    fpu::adopt(vcpu.fpu());
 }
 
 /// Gives the monitor the floating-point image.
 fn store_fpu(core: &Core, vcpu: &Vcpu) {
-    if core.fpu_owner.get() == FpuOwner::vcpu(vcpu) {
+    if core.has_fpu(vcpu.header()) {
         core.set_fpu_trap(false);
         core.save_fpu();
         core.set_fpu_trap(true);
     }
     // SAFETY: as `load_fpu`.
-    let area = unsafe { vcpu.fpu.cast::<image::Image>().as_ref() };
+    let area = unsafe { vcpu.fpu().cast::<image::Image>().as_ref() };
     image::give(vcpu.page, area);
 }
 
 /// `VcpuSync`.
 pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u64), Status> {
-    let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_RUN)?;
+    let vcpu = lookup::<Vcpu>(ec, call.vcpu, Perms::VCPU_RUN)?;
     let groups = Groups::from_bits(call.groups).ok_or(Status::BadParameter)?;
     if vcpu.core != core.id {
         return Err(Status::BadCore);
@@ -196,7 +196,7 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
 
 /// `VcpuKick`.
 pub(crate) fn kick(core: &Core, ec: &Ec, call: &abi::VcpuKick) -> Result<(u64, u64), Status> {
-    let vcpu = ec.objects.lookup::<Vcpu>(call.vcpu, Perms::VCPU_KICK)?;
+    let vcpu = lookup::<Vcpu>(ec, call.vcpu, Perms::VCPU_KICK)?;
     vcpu.kicked.store(true, SeqCst);
     // On this core it was preempted, and looks before it enters the guest again. Elsewhere an interrupt brings it out; and keeps it from
     // going in, if it has looked already.

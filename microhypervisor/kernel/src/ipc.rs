@@ -8,10 +8,11 @@
 use crate::arch::Frame;
 use crate::journey;
 use crate::object::ec::State;
+use crate::object::space::object;
 use crate::object::{Ec, Object, Pt};
 use crate::percore::{Core, RESCHEDULE};
-use crate::syscall::{refuse, selected};
-use crate::width::{index, low32};
+use crate::syscall::{found, refuse, selected};
+use crate::width::index;
 use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hypercall::IpcFlags;
 use cloister_abi::status::Status;
@@ -26,7 +27,7 @@ pub(crate) extern "C" fn call(core: &Core, ec: &Ec, frame: &mut Frame) {
     if header > WORDS as u64 || callee.state.get() != State::Idle || callee.core != core.id {
         return call_otherwise(core, ec, frame, portal);
     }
-    ec.utcb.copy_words(callee.utcb, index(header));
+    ec.utcb.copy_words(&callee.utcb, index(header));
     ec.state.set(State::Calling);
     enter(core, ec, callee, portal, Header(header));
 }
@@ -55,7 +56,7 @@ fn call_with_care(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<()
         return busy(core, ec, callee, frame.rdx);
     }
     items(ec, callee, header.items())?;
-    ec.utcb.copy_words(callee.utcb, header.words());
+    ec.utcb.copy_words(&callee.utcb, header.words());
     ec.state.set(State::Calling);
     enter(core, ec, callee, portal, header);
     Ok(())
@@ -118,7 +119,7 @@ pub(crate) extern "C" fn reply(core: &Core, ec: &Ec, frame: &mut Frame) {
         let header = frame.rdi;
         // Only local ECs are ever called, so who has a caller is one.
         if header <= WORDS as u64 && caller.state.get() == State::Calling && !core.helping.get() {
-            ec.utcb.copy_words(caller.utcb, index(header));
+            ec.utcb.copy_words(&caller.utcb, index(header));
             let registers = caller.registers();
             registers.rax = Status::Success as u64;
             registers.rdi = header;
@@ -156,7 +157,7 @@ extern "C" fn reply_otherwise(core: &Core, ec: &Ec, frame: &mut Frame) {
         let registers = caller.registers();
         match result {
             Ok(()) => {
-                ec.utcb.copy_words(caller.utcb, header.words());
+                ec.utcb.copy_words(&caller.utcb, header.words());
                 registers.rax = Status::Success as u64;
                 registers.rdi = header.0;
             }
@@ -182,20 +183,21 @@ fn item(from: &Ec, to: &Ec, sent: Item, (base, window): (Selector, u32), used: &
     if !matches!(sent.kind(), Item::DELEGATE | Item::TRANSLATE) {
         return Ok(nothing);
     }
-    let found = Selector::try_from(sent.value).ok().and_then(|selector| from.objects.capability(selector));
-    let Some((header, perms)) = found else { return Ok(nothing) };
+    let found = found(from, sent.value).filter(|found| found.target().is_alive());
+    let Some(found) = found else { return Ok(nothing) };
     if sent.kind() == Item::TRANSLATE
-        && let Ok(portal) = from.objects.lookup::<Pt>(low32(sent.value), Perms::empty())
+        && let Some(portal) = object::<Pt>(&found, Perms::empty())
         && portal.ec.pd.is(&to.pd)
     {
         return Ok(Item { value: portal.id, attr: Item::TRANSLATE });
     }
     let Some(selector) = base.checked_add(*used).filter(|_| *used < window) else { return Ok(nothing) };
-    header.acquire();
-    to.objects.insert(selector, header, perms & sent.perms()).map_err(|status| match status {
+    let perms = Perms::from_bits_truncate(found.perms()) & sent.perms();
+    found.target().acquire();
+    to.objects.insert(selector, found.target(), perms).map_err(|status| match status {
         Status::OutOfBudget => Status::PeerOutOfBudget,
         _ => status,
     })?;
     *used += 1;
-    Ok(Item { value: u64::from(selector), attr: Item::DELEGATE | u64::from((perms & sent.perms()).bits()) << 8 })
+    Ok(Item { value: u64::from(selector), attr: Item::DELEGATE | u64::from(perms.bits()) << 8 })
 }

@@ -26,7 +26,6 @@ use cloister_abi::trace::Event;
 use cloister_abi::utcb::Header;
 
 /// A call that has come from another core.
-#[derive(Debug)]
 pub(crate) struct Visit {
     portal: Ref<Pt>,
     caller: Ref<Ec>,
@@ -36,7 +35,7 @@ pub(crate) struct Visit {
 }
 
 /// Where an SC is, and what for.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) enum Journey {
     /// On the core of its EC, whose time it is.
     #[default]
@@ -165,7 +164,7 @@ fn knock(sc: &Sc, visit: &Visit) -> Result<bool, Status> {
         _ => return Ok(false),
     }
     ipc::items(&visit.caller, callee, visit.header.items())?;
-    visit.caller.utcb.copy_words(callee.utcb, visit.header.words());
+    visit.caller.utcb.copy_words(&callee.utcb, visit.header.words());
     ipc::start(callee, &visit.portal, visit.header);
     callee.visitor.set(Some(Ref::of(sc)));
     trace::crossed(Event::IpcCall, &visit.caller, callee);
@@ -181,7 +180,7 @@ pub(crate) fn reply(core: &Core, ec: &Ec, header: Header) {
     }
     let result = match &journey {
         Journey::Visiting(visit) if header.is_valid() => ipc::items(ec, &visit.caller, header.items())
-            .map(|()| ec.utcb.copy_words(visit.caller.utcb, header.words())),
+            .map(|()| ec.utcb.copy_words(&visit.caller.utcb, header.words())),
         _ => Err(Status::Aborted),
     };
     let (status, header) = result.map_or_else(|status| (status, Header(0)), |()| (Status::Success, header));

@@ -8,7 +8,7 @@
 use crate::arch::percore::Head;
 use crate::arch::{self, fpu, paging};
 use crate::memory::POOL;
-use crate::object::{Ec, Graveyard, Sc, Space, Vcpu};
+use crate::object::{Ec, Graveyard, Header, Object, Sc, Space};
 use crate::remote::Remote;
 use crate::width::low8;
 use cloister_mechanism::FRAME;
@@ -32,32 +32,12 @@ pub(crate) const ALARM: u32 = 1 << 3;
 /// Work: mail has come.
 pub(crate) const MAIL: u32 = 1 << 4;
 
-/// Whose floating-point state is in the registers: one word, since every switch compares it. The address of an EC, or that of a
-/// VCPU plus one, or 0 or 2 for nobody.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FpuOwner(usize);
-
-impl FpuOwner {
-    /// Nobody's, and there may be something of others left.
-    pub(crate) const NOBODY: Self = Self(0);
-    /// Nobody's, as after reset.
-    const CLEARED: Self = Self(2);
-
-    /// An EC's.
-    #[inline]
-    pub(crate) fn ec(ec: &Ec) -> Self {
-        Self(core::ptr::from_ref(ec).expose_provenance())
-    }
-
-    /// A VCPU's.
-    #[inline]
-    pub(crate) fn vcpu(vcpu: &Vcpu) -> Self {
-        Self(core::ptr::from_ref(vcpu).expose_provenance() + 1)
-    }
-}
+/// Owner of the floating-point registers: nobody, and there may be something of others left.
+const NOBODY: *const Header = core::ptr::null();
+/// The same, but they are as after reset.
+const CLEARED: *const Header = core::ptr::dangling();
 
 /// A core.
-#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Core {
     /// For the processor and the entry code.
@@ -84,7 +64,10 @@ pub(crate) struct Core {
     pub(crate) brake: Cell<u64>,
     pub(crate) ready: ReadyQueue<Sc>,
     pub(crate) timeouts: TimeoutQueue<Ec>,
-    pub(crate) fpu_owner: Cell<FpuOwner>,
+    /// The EC or VCPU whose floating-point state is in the registers: one word, since every switch compares it.
+    fpu_owner: Cell<*const Header>,
+    /// Where its state is saved; none if there is no owner.
+    fpu_area: Cell<Option<NonNull<u8>>>,
     /// Floating-point instructions do not trap.
     fpu_open: Cell<bool>,
     /// Page-table root that is active. Others look whether it is theirs.
@@ -153,9 +136,10 @@ impl Core {
             armed: Cell::new(u64::MAX),
             later: Cell::new(u64::MAX),
             brake: Cell::new(u64::MAX),
-            ready: ReadyQueue::new(),
-            timeouts: TimeoutQueue::new(),
-            fpu_owner: Cell::new(FpuOwner::NOBODY),
+            ready: ReadyQueue::empty(),
+            timeouts: TimeoutQueue::empty(),
+            fpu_owner: Cell::new(NOBODY),
+            fpu_area: Cell::new(None),
             fpu_open: Cell::new(true),
             root: AtomicU64::new(0),
             ports: AtomicPtr::new(core::ptr::null_mut()),
@@ -287,11 +271,11 @@ impl Core {
     #[inline]
     fn load(&self, ec: &Ec) {
         self.current.set(Some(NonNull::from(ec)));
-        arch::percore::set_thread(ec.utcb_address, ec.fs_base.get());
+        arch::percore::set_thread(ec.utcb.address(), ec.fs_base.get());
         let end = ec.frame.get().addr() + size_of::<arch::Frame>();
         // SAFETY: the head is this core's own.
         unsafe { (*self.head.get()).set_frame_end(end as u64) };
-        let root = ec.roots.host;
+        let root = ec.root;
         if root != self.root.load(Ordering::Relaxed) {
             self.root.store(root, Ordering::Relaxed);
             arch::speculation::switch();
@@ -302,8 +286,9 @@ impl Core {
             unsafe { (*self.head.get()).use_ports(loaded) };
         }
         // As it should be if the EC does not own the registers and they are closed, as with programs that do not use them.
-        if self.fpu_owner.get() == FpuOwner::ec(ec) || self.fpu_open.get() {
-            self.set_fpu_trap(self.fpu_owner.get() != FpuOwner::ec(ec));
+        let owns = self.has_fpu(ec.header());
+        if owns || self.fpu_open.get() {
+            self.set_fpu_trap(!owns);
         }
     }
 
@@ -328,15 +313,25 @@ impl Core {
         unsafe { paging::activate(root) };
     }
 
-    /// A floating-point instruction of the current EC trapped: gives it the unit. Answers whether it may use it.
-    pub(crate) fn take_fpu(&self, ec: &Ec) -> bool {
-        let Some(area) = ec.fpu else { return false };
+    /// Whether the floating-point registers have the state of that EC or VCPU.
+    #[inline]
+    pub(crate) fn has_fpu(&self, owner: &Header) -> bool {
+        core::ptr::eq(self.fpu_owner.get(), owner)
+    }
+
+    /// Loads the floating-point registers from the area of an EC or VCPU of this core.
+    pub(crate) fn load_fpu(&self, owner: &Header, area: NonNull<u8>) {
         self.set_fpu_trap(false);
         self.save_fpu();
-        // SAFETY: the area is the EC's, initialized at creation.
+        // SAFETY: the area is its owner's, initialized at creation; the trap is off.
         unsafe { fpu::restore(area) };
-        self.fpu_owner.set(FpuOwner::ec(ec));
-        true
+        self.fpu_owner.set(owner);
+        self.fpu_area.set(Some(area));
+    }
+
+    /// A floating-point instruction of the current EC trapped: gives it the unit. Answers whether it may use it.
+    pub(crate) fn take_fpu(&self, ec: &Ec) -> bool {
+        ec.fpu.as_ref().map(|area| self.load_fpu(ec.header(), area.frame())).is_some()
     }
 
     /// Puts what the current EC may see into the registers, even if it may not use them: its own state, or nothing. For processors on which the
@@ -344,40 +339,30 @@ impl Core {
     #[cold]
     pub(crate) fn hide_fpu(&self) {
         let Some(ec) = self.current() else { return };
-        if [FpuOwner::ec(ec), FpuOwner::CLEARED].contains(&self.fpu_owner.get()) || self.take_fpu(ec) {
+        if self.fpu_owner.get() == CLEARED || self.has_fpu(ec.header()) || self.take_fpu(ec) {
             return;
         }
         self.set_fpu_trap(false);
         self.save_fpu();
         fpu::clear();
-        self.fpu_owner.set(FpuOwner::CLEARED);
+        self.fpu_owner.set(CLEARED);
         self.set_fpu_trap(true);
     }
 
     /// Saves the registers to whom they belong. The trap must be off.
     pub(crate) fn save_fpu(&self) {
-        let FpuOwner(owner) = self.fpu_owner.replace(FpuOwner::NOBODY);
-        if owner == FpuOwner::CLEARED.0 {
-            return;
-        }
-        if owner & 1 != 0 {
-            let vcpu: *const Vcpu = core::ptr::with_exposed_provenance(owner - 1);
-            // SAFETY: a VCPU that goes is forgotten as owner first.
-            unsafe { &*vcpu }.save_fpu();
-        } else if owner != 0 {
-            let ec: *const Ec = core::ptr::with_exposed_provenance(owner);
-            // SAFETY: an EC that goes is forgotten as owner first.
-            if let Some(area) = unsafe { &*ec }.fpu {
-                // SAFETY: the area is the owner's.
-                unsafe { fpu::save(area) };
-            }
+        self.fpu_owner.set(NOBODY);
+        if let Some(area) = self.fpu_area.take() {
+            // SAFETY: its owner is forgotten here before it goes; the registers were restored from it.
+            unsafe { fpu::save(area) };
         }
     }
 
-    /// The owner goes: what is in the registers is nobody's.
-    pub(crate) fn forget_fpu(&self, owner: FpuOwner) {
-        if self.fpu_owner.get() == owner {
-            self.fpu_owner.set(FpuOwner::NOBODY);
+    /// An EC or VCPU goes: what is in the registers is not its any more.
+    pub(crate) fn forget_fpu(&self, owner: &Header) {
+        if self.has_fpu(owner) {
+            self.fpu_owner.set(NOBODY);
+            self.fpu_area.set(None);
         }
     }
 

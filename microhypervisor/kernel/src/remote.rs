@@ -10,9 +10,10 @@
 //! for him. A core that is idle refers to nothing and needs not be asked.
 
 use crate::arch::smp;
-use crate::object::{GAP, Header, Work};
+use crate::object::{GAP, Header, Work, tell};
 use crate::percore::{self, CORES, Core, MAIL, core};
 use cloister_mechanism::mail::{Inbox, Letter, Mail};
+use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
 /// Mail: do what destruction means for it.
@@ -25,7 +26,6 @@ pub(crate) const START: u32 = 1 << 2;
 pub(crate) const LET_GO: u32 = 1 << 3;
 
 /// Something that others ask for and wait for.
-#[derive(Debug)]
 pub(crate) struct Ticket {
     asked: AtomicU64,
     done: AtomicU64,
@@ -51,7 +51,6 @@ impl Ticket {
 }
 
 /// What other cores see of a core.
-#[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct Remote {
     inbox: Inbox<Header>,
@@ -67,7 +66,7 @@ impl Remote {
     /// Nothing is asked.
     pub(crate) const fn new() -> Self {
         Self {
-            inbox: Inbox::new(),
+            inbox: Inbox::empty(),
             flush: Ticket::new(),
             quiet: Ticket::new(),
             guest: AtomicU64::new(0),
@@ -115,14 +114,16 @@ impl Letter for Header {
 pub(crate) fn deliver(core: &Core) {
     let mut work = Work::piece();
     while core.remote.has_mail() && !work.is_done() {
-        // SAFETY: the core's own inbox, whose members were acquired.
-        for (object, what) in unsafe { core.remote.inbox.take_all() } {
+        let handle = |object: NonNull<Header>, what| {
             // SAFETY: mail holds a reference, let go below.
             let object = unsafe { object.as_ref() };
             work.spend(Work::LOOK);
-            crate::object::receive(core, object, what, &mut work);
+            // It may have moved on since.
+            tell(object, what, &mut work);
             object.release();
-        }
+        };
+        // SAFETY: the core's own inbox, whose members were acquired.
+        unsafe { core.remote.inbox.take_all(handle) };
     }
     core.take_pending(MAIL);
     if core.remote.has_mail() {

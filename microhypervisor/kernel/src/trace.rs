@@ -72,7 +72,7 @@ fn rings(core: usize) -> Option<impl Iterator<Item = &'static Ring>> {
 }
 
 /// Names an EC, in the rings of the core that does.
-pub(crate) fn name(core: usize, ec: &Ec, text: MessagePage, length: usize) -> bool {
+pub(crate) fn name(core: usize, ec: &Ec, text: &MessagePage, length: usize) -> bool {
     let mut name = [0; NAME];
     for (place, byte) in name.iter_mut().zip(text.bytes(length)) {
         *place = byte;
@@ -105,7 +105,7 @@ impl Ring {
     }
 
     /// Copies records into a message. Answers the number of the first one, and how many.
-    pub(crate) fn read(&self, from: u64, to: MessagePage) -> (u64, u64) {
+    pub(crate) fn read(&self, from: u64, to: &MessagePage) -> (u64, u64) {
         let oldest = || self.written.load(Acquire).saturating_sub(self.capacity.load(Relaxed).saturating_sub(1));
         let written = self.written.load(Acquire);
         let first = from.max(oldest());

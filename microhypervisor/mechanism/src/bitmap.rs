@@ -21,7 +21,7 @@ unsafe impl Send for Bitmap {}
 impl Bitmap {
     /// Nothing is allowed.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self(None)
     }
 
@@ -72,12 +72,6 @@ impl Bitmap {
             // SAFETY: the caller vouches for it.
             unsafe { frames.give(frame.cast()) };
         }
-    }
-}
-
-impl Default for Bitmap {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -182,7 +182,7 @@ impl<T: Target> Table<T> {
     /// An empty table, whose first level is a zeroed frame.
     ///
     /// # Safety
-    /// The frame belongs to the table until [`Table::destroy`].
+    /// The frame belongs to the table as long as that is used.
     #[must_use]
     pub unsafe fn new(root: NonNull<u8>) -> Self {
         Self { root: Root(root.cast(), PhantomData), lock: Mutex::new(()), cursor: AtomicU32::new(0) }
@@ -351,17 +351,6 @@ impl<T: Target> Table<T> {
             }
         }
         false
-    }
-
-    /// Drops all capabilities and gives the frames back.
-    ///
-    /// # Safety
-    /// As for [`Table::take_apart`].
-    pub unsafe fn destroy(&self, frames: &impl Frames) {
-        // SAFETY: the caller vouches for it.
-        while unsafe { self.take_apart(frames, &mut Work::piece()) } {}
-        // SAFETY: as above; the frame of the first level is the table's until here.
-        unsafe { frames.give(self.root.0.cast()) };
     }
 }
 

@@ -36,6 +36,7 @@ pub mod ranges;
 pub mod ready;
 pub mod refcount;
 pub mod semaphore;
+#[cfg(not(feature = "loom"))]
 pub mod slab;
 mod sync;
 pub mod timeout;

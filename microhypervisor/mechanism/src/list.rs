@@ -19,7 +19,7 @@ pub struct Link<T> {
 impl<T> Link<T> {
     constructor! {
         /// Not in a list.
-        pub fn new() -> Self {
+        pub fn none() -> Self {
             Self { next: Cell::new(None), prev: Cell::new(None), on: Cell::new(false) }
         }
     }
@@ -28,12 +28,6 @@ impl<T> Link<T> {
     #[must_use]
     pub fn is_linked(&self) -> bool {
         self.on.get()
-    }
-}
-
-impl<T> Default for Link<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -54,7 +48,7 @@ pub struct List<T, Tag> {
 impl<T: Linked<Tag>, Tag> List<T, Tag> {
     constructor! {
         /// An empty queue.
-        pub fn new() -> Self {
+        pub fn empty() -> Self {
             Self { head: Cell::new(None), tail: Cell::new(None), tag: PhantomData }
         }
     }
@@ -73,12 +67,6 @@ impl<T: Linked<Tag>, Tag> List<T, Tag> {
         self.head.get().is_none()
     }
 
-    /// The member after this one.
-    #[must_use]
-    pub fn next(&self, member: &T) -> Option<NonNull<T>> {
-        member.link().next.get()
-    }
-
     /// Appends. The object must not be in a list by this link.
     pub fn push_back(&self, object: &T) {
         self.insert(object, self.tail.get(), None);
@@ -87,15 +75,6 @@ impl<T: Linked<Tag>, Tag> List<T, Tag> {
     /// Prepends. The object must not be in a list by this link.
     pub fn push_front(&self, object: &T) {
         self.insert(object, None, self.head.get());
-    }
-
-    /// Inserts before a member, or appends.
-    pub fn insert_before(&self, object: &T, before: Option<NonNull<T>>) {
-        match before {
-            None => self.push_back(object),
-            // SAFETY: members of the list are alive.
-            Some(next) => self.insert(object, unsafe { next.as_ref() }.link().prev.get(), before),
-        }
     }
 
     fn insert(&self, object: &T, prev: Option<NonNull<T>>, next: Option<NonNull<T>>) {
@@ -144,12 +123,6 @@ impl<T: Linked<Tag>, Tag> List<T, Tag> {
         // SAFETY: members of the list are alive.
         self.remove(unsafe { first.as_ref() });
         Some(first)
-    }
-}
-
-impl<T: Linked<Tag>, Tag> Default for List<T, Tag> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

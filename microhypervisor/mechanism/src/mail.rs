@@ -27,7 +27,7 @@ pub struct Mail<T> {
 impl<T> Mail<T> {
     constructor! {
         /// Nothing is asked.
-        pub fn new() -> Self {
+        pub fn none() -> Self {
             Self { next: AtomicPtr::new(null_mut()), bits: AtomicU32::new(0) }
         }
     }
@@ -35,12 +35,6 @@ impl<T> Mail<T> {
     /// What is asked and was not taken yet. It may change at once.
     pub fn bits(&self) -> u32 {
         self.bits.load(Ordering::Relaxed)
-    }
-}
-
-impl<T> Default for Mail<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -53,27 +47,22 @@ pub trait Letter: Sized {
     fn keep(&self) {}
 }
 
-/// An inbox.
+/// An inbox: what was sent and not taken, last first.
 #[derive(Debug)]
-pub struct Inbox<T> {
-    /// Sent and not taken, last first.
-    head: AtomicPtr<T>,
-    /// Taken and not yet handed out, first first. The receiver's alone.
-    taken: AtomicPtr<T>,
-}
+pub struct Inbox<T>(AtomicPtr<T>);
 
 impl<T: Letter> Inbox<T> {
     constructor! {
         /// An empty inbox.
-        pub fn new() -> Self {
-            Self { head: AtomicPtr::new(null_mut()), taken: AtomicPtr::new(null_mut()) }
+        pub fn empty() -> Self {
+            Self(AtomicPtr::new(null_mut()))
         }
     }
 
-    /// Whether nothing was sent that was not handed out. Something may come at once.
+    /// Whether nothing was sent that was not taken. Something may come at once.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.head.load(Ordering::Relaxed).is_null() && self.taken.load(Ordering::Relaxed).is_null()
+        self.0.load(Ordering::Relaxed).is_null()
     }
 
     /// Asks something of an object: `bits`, at least one. Answers whether the receiver must be told, since nothing else is in the
@@ -89,72 +78,39 @@ impl<T: Letter> Inbox<T> {
         }
         object.keep();
         let this = NonNull::from(object).as_ptr();
-        let mut head = self.head.load(Ordering::Relaxed);
+        let mut head = self.0.load(Ordering::Relaxed);
         loop {
             mail.next.store(head, Ordering::Relaxed);
-            match self.head.compare_exchange_weak(head, this, Ordering::Release, Ordering::Relaxed) {
+            match self.0.compare_exchange_weak(head, this, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return head.is_null(),
                 Err(now) => head = now,
             }
         }
     }
 
-    /// Takes what was sent, object by object, in the order of arrival, with what is asked of it. What comes meanwhile is for the next
-    /// time, and so is what the iterator is dropped with.
+    /// Takes what was sent and hands it out, object by object, in the order of arrival, with what is asked of it. What comes meanwhile is
+    /// for the next time.
     ///
     /// # Safety
-    /// Called by the one receiver, and once at a time. What is in the inbox is alive ([`Letter::keep`]).
-    pub unsafe fn take_all(&self) -> TakeAll<'_, T> {
-        let mut sent = self.head.swap(null_mut(), Ordering::Acquire);
+    /// Called by the one receiver. What is in the inbox is alive ([`Letter::keep`]).
+    pub unsafe fn take_all(&self, mut handle: impl FnMut(NonNull<T>, u32)) {
+        // SAFETY: what was in the inbox is alive, as the caller says.
+        let mail = |object: NonNull<T>| unsafe { &*object.as_ptr() }.mail();
+        let mut sent = self.0.swap(null_mut(), Ordering::Acquire);
         let mut first = null_mut();
         while let Some(object) = NonNull::new(sent) {
-            // SAFETY: what was in the inbox is alive, as the caller says, and its bits are not 0, so its link is the receiver's.
-            let next = &unsafe { object.as_ref() }.mail().next;
+            // Its bits are not 0, so its link is the receiver's.
+            let next = &mail(object).next;
             sent = next.load(Ordering::Relaxed);
             next.store(first, Ordering::Relaxed);
             first = object.as_ptr();
         }
-        match self.last_taken() {
-            // SAFETY: as above.
-            Some(last) => unsafe { last.as_ref() }.mail().next.store(first, Ordering::Relaxed),
-            None => self.taken.store(first, Ordering::Relaxed),
+        while let Some(object) = NonNull::new(first) {
+            first = mail(object).next.load(Ordering::Relaxed);
+            // From here on it can be sent anew, so its link is not ours any more.
+            let bits = mail(object).bits.swap(0, Ordering::AcqRel);
+            handle(object, bits);
         }
-        TakeAll { inbox: self }
-    }
-
-    /// Last of those that were taken and not handed out: there are some only if an iterator was dropped before its end.
-    fn last_taken(&self) -> Option<NonNull<T>> {
-        let mut last = NonNull::new(self.taken.load(Ordering::Relaxed))?;
-        // SAFETY: what is taken and not handed out is alive, and its links are the receiver's.
-        while let Some(next) = NonNull::new(unsafe { last.as_ref() }.mail().next.load(Ordering::Relaxed)) {
-            last = next;
-        }
-        Some(last)
-    }
-}
-
-impl<T: Letter> Default for Inbox<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-/// What was sent.
-#[derive(Debug)]
-pub struct TakeAll<'a, T: Letter> {
-    inbox: &'a Inbox<T>,
-}
-
-impl<T: Letter> Iterator for TakeAll<'_, T> {
-    type Item = (NonNull<T>, u32);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let object = NonNull::new(self.inbox.taken.load(Ordering::Relaxed))?;
-        // SAFETY: what is in the inbox is alive until it is handed out, as the caller of `take_all` says.
-        let mail = unsafe { object.as_ref() }.mail();
-        self.inbox.taken.store(mail.next.load(Ordering::Relaxed), Ordering::Relaxed);
-        // From here on it can be sent anew, so its link is not ours any more.
-        Some((object, mail.bits.swap(0, Ordering::AcqRel)))
     }
 }
 

@@ -110,17 +110,6 @@ pub struct Freed {
 }
 
 impl Freed {
-    /// None.
-    pub const fn new() -> Self {
-        Self { last: None }
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.last.is_none()
-    }
-
     /// Adds a table that is no longer linked, and of which the first entry is not needed any more.
     fn push(&mut self, table: NonNull<u8>) {
         let link = self.last.map_or(0, |last| last.as_ptr().expose_provenance());
@@ -158,7 +147,7 @@ impl<F: Format> PageTable<F> {
     /// An empty table over a root frame that is zeroed, but for what is shared.
     ///
     /// # Safety
-    /// The frame belongs to the table until [`PageTable::destroy`].
+    /// The frame belongs to the table as long as that is used.
     pub const unsafe fn new(root: NonNull<u8>) -> Self {
         assert!(F::LEVELS as usize <= DEPTH && F::PRESENT < 1 << PAGE_BITS);
         Self { root: root.cast(), format: PhantomData }
@@ -223,23 +212,19 @@ impl<F: Format> PageTable<F> {
         Ok(())
     }
 
-    /// The table of level `to` for an address, or the lowest above it that is there; with its level.
-    ///
-    /// # Errors
-    /// `Occupied` if the address is in a larger page.
-    fn descend(&self, frames: &impl TableFrames, virt: u64, to: u32) -> Result<(Table<'_>, u32), MapError> {
-        let mut table = self.top();
-        for level in (to + 1..F::LEVELS).rev() {
+    /// Where the walk to an address ends: in the table of level `to`, or above it if there is a larger page or nothing. Answers that
+    /// table, its level, and the entry found there.
+    #[inline]
+    fn descend(&self, frames: &impl TableFrames, virt: u64, to: u32) -> (Table<'_>, u32, u64) {
+        let (mut table, mut level) = (self.top(), F::LEVELS - 1);
+        loop {
             let entry = Self::slot(table, virt, level).get();
-            if !Self::is_present(entry) {
-                return Ok((table, level));
-            }
-            if Self::is_leaf(entry, level) {
-                return Err(MapError::Occupied);
+            if level == to || !Self::is_present(entry) || Self::is_leaf(entry, level) {
+                return (table, level, entry);
             }
             table = self.below(frames, entry);
+            level -= 1;
         }
-        Ok((table, to))
     }
 
     /// Maps an aligned range of 2^order pages; `page` gives physical address and attribute bits for each entry's offset in bytes. If
@@ -256,14 +241,17 @@ impl<F: Format> PageTable<F> {
     ) -> Result<(), MapError> {
         Self::check(virt, order)?;
         let to = order / LEVEL_BITS;
-        let (table, level) = self.descend(frames, virt, to)?;
+        let (table, level, entry) = self.descend(frames, virt, to);
+        if Self::is_present(entry) {
+            return Err(MapError::Occupied);
+        }
         if level > to {
             let branch = self.branch(frames, virt, order, level, page)?;
             Self::slot(table, virt, level).set(branch);
             return Ok(());
         }
         let slots = Self::slots(table, virt, order);
-        if slots.iter().any(|slot| Self::is_present(slot.get())) {
+        if slots.len() > 1 && slots.iter().any(|slot| Self::is_present(slot.get())) {
             return Err(MapError::Occupied);
         }
         Self::fill(slots, to, page)
@@ -337,18 +325,15 @@ impl<F: Format> PageTable<F> {
             return Err(MapError::Range);
         }
         let to = order / LEVEL_BITS;
-        let (table, level) = self.descend(frames, virt, to)?;
+        let (table, level, entry) = self.descend(frames, virt, to);
         if level > to {
-            return Ok(false);
+            return if Self::is_present(entry) { Err(MapError::Occupied) } else { Ok(false) };
         }
-        let mut found = false;
-        for slot in Self::slots(table, virt, order) {
-            let entry = slot.get();
-            if Self::is_present(entry) {
-                found = true;
-                slot.set(0);
-                self.release(frames, entry, to, freed);
-            }
+        let slots = Self::slots(table, virt, order);
+        let found = slots.iter().any(|slot| Self::is_present(slot.get()));
+        self.strip_below(frames, slots, to, &mut Work::of(usize::MAX), freed);
+        for slot in slots.iter().filter(|slot| Self::is_present(slot.get())) {
+            slot.set(0);
         }
         if found {
             self.prune(frames, self.top(), virt, F::LEVELS - 1, freed);
@@ -362,24 +347,14 @@ impl<F: Format> PageTable<F> {
         if virt >> Self::shift(F::LEVELS) != 0 {
             return None;
         }
-        let mut table = self.top();
-        for level in (0..F::LEVELS).rev() {
-            let entry = Self::slot(table, virt, level).get();
-            if !Self::is_present(entry) {
-                return None;
-            }
-            if Self::is_leaf(entry, level) {
-                let inside = virt & ((1 << Self::shift(level)) - 1) & !(FRAME as u64 - 1);
-                let large = if level > 0 { F::LARGE } else { 0 };
-                return Some(Leaf {
-                    address: (entry & F::ADDRESS) + inside,
-                    bits: entry & !F::ADDRESS & !large,
-                    level,
-                });
-            }
-            table = self.below(frames, entry);
-        }
-        None
+        let (_, level, entry) = self.descend(frames, virt, 0);
+        let inside = virt & ((1 << Self::shift(level)) - 1) & !(FRAME as u64 - 1);
+        let large = if level > 0 { F::LARGE } else { 0 };
+        Self::is_present(entry).then_some(Leaf {
+            address: (entry & F::ADDRESS) + inside,
+            bits: entry & !F::ADDRESS & !large,
+            level,
+        })
     }
 
     /// Takes tables out with all they map, lowest first, until none but the root is left or the piece of work is done; they are added to
@@ -391,16 +366,17 @@ impl<F: Format> PageTable<F> {
         more
     }
 
-    /// Strips what hangs below the entries of that level in a table.
-    fn strip_below(&self, frames: &impl TableFrames, table: &[Entry], level: u32, work: &mut Work, freed: &mut Freed) {
-        for slot in table {
+    /// Takes out the tables that entries of a table of that level point to, each after those below it.
+    fn strip_below(&self, frames: &impl TableFrames, slots: &[Entry], level: u32, work: &mut Work, freed: &mut Freed) {
+        if level == 0 {
+            return;
+        }
+        for slot in slots {
             let entry = slot.get();
             if !Self::is_present(entry) || Self::is_leaf(entry, level) {
                 continue;
             }
-            if level > 1 {
-                self.strip_below(frames, self.below(frames, entry), level - 1, work, freed);
-            }
+            self.strip_below(frames, self.below(frames, entry), level - 1, work, freed);
             if work.is_done() {
                 return;
             }
@@ -408,31 +384,6 @@ impl<F: Format> PageTable<F> {
             freed.push(frames.frame(entry & F::ADDRESS));
             work.spend(Work::TABLE);
         }
-    }
-
-    /// Gives back all tables, the root included.
-    ///
-    /// # Safety
-    /// They came from these frames; nobody walks through the tree any more, now or later, and translations that came from it are flushed.
-    pub unsafe fn destroy(&self, frames: &impl TableFrames) {
-        let mut freed = Freed::new();
-        while self.strip(frames, &mut Work::piece(), &mut freed) {}
-        freed.push(self.root());
-        // SAFETY: the caller vouches for it.
-        unsafe { freed.give_back(frames) };
-    }
-
-    /// Frees what hangs below an entry of that level that was taken out.
-    fn release(&self, frames: &impl TableFrames, entry: u64, level: u32, freed: &mut Freed) {
-        if Self::is_leaf(entry, level) {
-            return;
-        }
-        if level > 1 {
-            for below in self.below(frames, entry).iter().map(Entry::get).filter(|below| Self::is_present(*below)) {
-                self.release(frames, below, level - 1, freed);
-            }
-        }
-        freed.push(frames.frame(entry & F::ADDRESS));
     }
 
     /// Frees the tables on the way to an address that are empty.
@@ -443,9 +394,7 @@ impl<F: Format> PageTable<F> {
             return;
         }
         let below = self.below(frames, entry);
-        if level > 1 {
-            self.prune(frames, below, virt, level - 1, freed);
-        }
+        self.prune(frames, below, virt, level - 1, freed);
         if below.iter().all(|slot| !Self::is_present(slot.get())) {
             slot.set(0);
             freed.push(frames.frame(entry & F::ADDRESS));

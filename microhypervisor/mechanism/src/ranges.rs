@@ -76,7 +76,7 @@ impl<const N: usize> Out<N> {
 impl<K: Kinds, const N: usize> Ranges<K, N> {
     /// No memory.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self { all: [Range { base: 0, end: 0, kind: 0 }; N], count: 0, kinds: core::marker::PhantomData }
     }
 
@@ -191,12 +191,6 @@ impl<K: Kinds, const N: usize> Ranges<K, N> {
             out.push(range.base, range.end, range.kind);
         }
         (self.all, self.count) = (out.all, out.count);
-    }
-}
-
-impl<K: Kinds, const N: usize> Default for Ranges<K, N> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -22,8 +22,8 @@ pub struct ReadyQueue<T> {
 impl<T: Linked<Ready>> ReadyQueue<T> {
     /// An empty run queue.
     #[must_use]
-    pub const fn new() -> Self {
-        Self { queues: [const { List::new() }; PRIORITIES], present: Cell::new(0) }
+    pub const fn empty() -> Self {
+        Self { queues: [const { List::empty() }; PRIORITIES], present: Cell::new(0) }
     }
 
     /// Highest priority that somebody waits in.
@@ -69,12 +69,6 @@ impl<T: Linked<Ready>> ReadyQueue<T> {
             self.present.set(self.present.get() & !(1 << priority));
         }
         first
-    }
-}
-
-impl<T: Linked<Ready>> Default for ReadyQueue<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -36,7 +36,7 @@ pub struct RefCount(AtomicU32);
 impl RefCount {
     constructor! {
         /// One reference.
-        pub fn new() -> Self {
+        pub fn one() -> Self {
             Self(AtomicU32::new(1))
         }
     }
@@ -84,12 +84,6 @@ impl RefCount {
 /// One reference less.
 const fn less(count: u32) -> u32 {
     if count & !TOUCHED == LISTED | 1 { LISTED | TOUCHED } else { count - 1 }
-}
-
-impl Default for RefCount {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 #[cfg(test)]

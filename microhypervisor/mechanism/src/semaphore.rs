@@ -73,7 +73,7 @@ impl<T: Waiter> Semaphore<T> {
     constructor! {
         /// A semaphore with that counter.
         pub fn new(count: u64) -> Self {
-            Self(Mutex::new(State { count, word: 0, queue: List::new(), closed: false }))
+            Self(Mutex::new(State { count, word: 0, queue: List::empty(), closed: false }))
         }
     }
 

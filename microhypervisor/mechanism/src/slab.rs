@@ -5,6 +5,7 @@
 //! one pays for. A frame starts with a [`Head`]; the slots follow. A frame that becomes empty is given back at once: what
 //! is charged is what is in use. Slots are multiples of [`ALIGN`] and aligned to it.
 
+use crate::list::{Link, Linked, List};
 use crate::{Exhausted, FRAME, Frames};
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -16,8 +17,7 @@ pub const ALIGN: usize = 64;
 #[derive(Debug)]
 #[repr(C)]
 struct Head {
-    next: Cell<Option<NonNull<Head>>>,
-    prev: Cell<Option<NonNull<Head>>>,
+    link: Link<Head>,
     free: Cell<Option<NonNull<u8>>>,
     used: Cell<u32>,
     fresh: Cell<u32>,
@@ -25,11 +25,21 @@ struct Head {
 
 const _: () = assert!(size_of::<Head>() <= ALIGN);
 
+/// Marks the list of frames that have room.
+#[derive(Debug)]
+struct Partial;
+
+impl Linked<Partial> for Head {
+    fn link(&self) -> &Link<Self> {
+        &self.link
+    }
+}
+
 /// Objects of one size for one payer. Not synchronized: the payer's lock covers it.
 #[derive(Debug)]
 pub struct Slab {
     size: u32,
-    partial: Cell<Option<NonNull<Head>>>,
+    partial: List<Head, Partial>,
 }
 
 impl Slab {
@@ -40,7 +50,7 @@ impl Slab {
         Self {
             #[expect(clippy::cast_possible_truncation, reason = "below the size of a frame")]
             size: size as u32,
-            partial: Cell::new(None),
+            partial: List::empty(),
         }
     }
 
@@ -55,7 +65,7 @@ impl Slab {
     /// # Errors
     /// A new frame was needed and could not be had.
     pub fn take(&self, frames: &impl Frames) -> Result<NonNull<u8>, Exhausted> {
-        let head = match self.partial.get() {
+        let head = match self.partial.first() {
             Some(head) => head,
             None => self.grow(frames)?,
         };
@@ -76,7 +86,7 @@ impl Slab {
         };
         page.used.set(page.used.get() + 1);
         if page.used.get() == self.slots() {
-            self.unlink(page);
+            self.partial.remove(page);
         }
         Ok(slot)
     }
@@ -92,11 +102,11 @@ impl Slab {
         // SAFETY: as above.
         let page = unsafe { head.as_ref() };
         if page.used.get() == self.slots() {
-            self.link(head);
+            self.partial.push_front(page);
         }
         page.used.set(page.used.get() - 1);
         if page.used.get() == 0 {
-            self.unlink(page);
+            self.partial.remove(page);
             // SAFETY: no slot of the frame is in use and the list has forgotten it.
             unsafe { frames.give(head.cast()) };
             return;
@@ -108,43 +118,12 @@ impl Slab {
 
     fn grow(&self, frames: &impl Frames) -> Result<NonNull<Head>, Exhausted> {
         let head = frames.take()?.cast::<Head>();
-        let empty = Head {
-            next: Cell::new(None),
-            prev: Cell::new(None),
-            free: Cell::new(None),
-            used: Cell::new(0),
-            fresh: Cell::new(0),
-        };
+        let empty = Head { link: Link::none(), free: Cell::new(None), used: Cell::new(0), fresh: Cell::new(0) };
         // SAFETY: the frame is ours and large enough.
         unsafe { head.write(empty) };
-        self.link(head);
+        // SAFETY: just written.
+        self.partial.push_front(unsafe { head.as_ref() });
         Ok(head)
-    }
-
-    fn link(&self, head: NonNull<Head>) {
-        // SAFETY: the head belongs to a frame of this slab.
-        let page = unsafe { head.as_ref() };
-        page.prev.set(None);
-        page.next.set(self.partial.get());
-        if let Some(next) = self.partial.get() {
-            // SAFETY: as above.
-            unsafe { next.as_ref() }.prev.set(Some(head));
-        }
-        self.partial.set(Some(head));
-    }
-
-    fn unlink(&self, page: &Head) {
-        match page.prev.get() {
-            // SAFETY: neighbours in the list are heads of frames of this slab.
-            Some(prev) => unsafe { prev.as_ref() }.next.set(page.next.get()),
-            None => self.partial.set(page.next.get()),
-        }
-        if let Some(next) = page.next.get() {
-            // SAFETY: as above.
-            unsafe { next.as_ref() }.prev.set(page.prev.get());
-        }
-        page.next.set(None);
-        page.prev.set(None);
     }
 }
 

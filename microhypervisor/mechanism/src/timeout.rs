@@ -30,7 +30,7 @@ type Tie<T> = Cell<Option<NonNull<T>>>;
 impl<T> Timer<T> {
     /// In no queue.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn none() -> Self {
         Self {
             parent: Cell::new(None),
             left: Cell::new(None),
@@ -38,12 +38,6 @@ impl<T> Timer<T> {
             turn: Cell::new(0),
             rank: Cell::new(0),
         }
-    }
-}
-
-impl<T> Default for Timer<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -131,7 +125,7 @@ fn merge<T: Deadline>(a: Option<NonNull<T>>, b: Option<NonNull<T>>) -> Option<No
 impl<T: Deadline> TimeoutQueue<T> {
     /// An empty queue.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn empty() -> Self {
         Self { root: Cell::new(None), turns: Cell::new(0) }
     }
 
@@ -184,12 +178,6 @@ impl<T: Deadline> TimeoutQueue<T> {
         let first = self.root.get().filter(|first| at(*first).deadline() <= now)?;
         self.remove(at(first));
         Some(first)
-    }
-}
-
-impl<T: Deadline> Default for TimeoutQueue<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

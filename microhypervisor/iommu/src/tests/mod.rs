@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn unmap(&mut self, space: &Space, address: u64) {
-        let mut freed = Freed::new();
+        let mut freed = Freed::default();
         each!(&space.tables, table => table.unmap(&self.machine, address, 0, &mut freed)).expect("aligned");
         self.flush(space, address);
         self.machine.give_back(freed);

@@ -6,15 +6,16 @@ use super::image::RootTask;
 use crate::arch::bootinfo::BootInfo;
 use crate::arch::{irq, paging, timer};
 use crate::memory::{self, Own, POOL};
-use crate::object::ec::Parts;
+use crate::object::ec::Start;
 use crate::object::space::Content;
-use crate::object::{Ec, Header, MessagePage, Object, Pd, Ref, Sc, Space, status};
+use crate::object::{Ec, Header, Object, Pd, Ref, Sc, Space, status};
 use crate::sched;
 use crate::syscall::{Machine, spaces};
 use crate::width::low8;
 use cloister_abi::PRIORITIES;
 use cloister_abi::cap::{Access, Perms, Selector};
 use cloister_abi::hip::{self, Hip};
+use cloister_abi::hypercall::EcFlags;
 use cloister_abi::status::Status;
 use cloister_mechanism::{FRAME, Frames};
 use core::ptr::NonNull;
@@ -47,23 +48,6 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, features: u64) -> Result<(), 
     let spaces = spaces(pd)?;
     map_image(&spaces.host, task)?;
     map_hip(pd, &spaces.host, info, features)?;
-    let utcb = pd.take_zeroed().map_err(status)?;
-    spaces.host.map_frame(hip::ROOT_UTCB, utcb)?;
-    // SAFETY: the frame is the EC's from here on.
-    let utcb = unsafe { MessagePage::new(utcb) };
-    utcb.set_address(hip::ROOT_UTCB);
-    let fpu = pd.take_zeroed().map_err(status)?;
-    crate::arch::fpu::initialize(fpu);
-    let parts = Parts {
-        utcb,
-        utcb_address: hip::ROOT_UTCB,
-        fpu: Some(fpu),
-        event: None,
-        core: 0,
-        global: true,
-        sp: 0,
-        ip: task.entry,
-    };
     let objects = spaces.objects.clone();
     let give = |selector: Selector, header: &Header, perms: Perms| {
         header.acquire();
@@ -75,11 +59,13 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, features: u64) -> Result<(), 
     give(hip::ROOT_PIO, spaces.ports.header(), Perms::ALL)?;
     let machine = Ref::create(pd, Machine::new())?;
     give(hip::MACHINE, machine.header(), Perms::ALL)?;
-    let memory = Ref::create(pd, Space::new(Content::MachineMemory))?;
+    let memory = Space::create(pd, Content::MachineMemory)?;
     give(hip::MACHINE_MEMORY, memory.header(), Perms::SPACE_TAKE)?;
-    let ports = Ref::create(pd, Space::new(Content::MachinePorts))?;
+    let ports = Space::create(pd, Content::MachinePorts)?;
     give(hip::MACHINE_PIO, ports.header(), Perms::SPACE_TAKE)?;
-    let ec = Ref::create(pd, Ec::new(pd, spaces, parts))?;
+    let flags = EcFlags::GLOBAL | EcFlags::FPU;
+    let start = Start { utcb: hip::ROOT_UTCB, sp: 0, ip: task.entry, core: 0, flags, event: None };
+    let ec = Ec::create(pd, spaces, start)?;
     ec.registers().rdi = hip::ADDRESS;
     give(hip::ROOT_EC, ec.header(), Perms::ALL)?;
     let sc = Ref::create(pd, Sc::new(ec.clone(), HIGHEST, timer::from_micros(QUANTUM)))?;

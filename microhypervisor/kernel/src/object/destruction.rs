@@ -26,12 +26,9 @@ fn detach(header: &Header, work: &mut Work) {
     }
     if let View::Sc(sc) = header.view() {
         // Its EC can have another one from now on.
-        sc.unbind();
+        sc.ec.unbind(sc);
     }
-    match home(header) {
-        Some(home) if home.id != core().id => remote::send(home, header, KILL),
-        _ => kill(header, work),
-    }
+    tell(header, KILL, work);
 }
 
 /// Core that an EC, SC or VCPU belongs to.
@@ -45,8 +42,8 @@ fn home(header: &Header) -> Option<&'static Core> {
 }
 
 /// Does what destruction means, on the object's core if it has one.
-fn kill(header: &Header, work: &mut Work) {
-    match header.view() {
+fn kill(view: View<'_>, work: &mut Work) {
+    match view {
         View::Pd(pd) => pd.kill(),
         View::Ec(ec) => ec.kill(work),
         View::Sc(sc) => sc.kill(),
@@ -57,10 +54,10 @@ fn kill(header: &Header, work: &mut Work) {
     }
 }
 
-/// Does what mail about an object asks for.
-pub(crate) fn receive(core: &Core, header: &Header, what: u32, work: &mut Work) {
-    // It may have moved on since.
-    if let Some(home) = home(header).filter(|home| home.id != core.id) {
+/// Has something done with an object that was found or is kept: now, as much as `work` allows, or if it belongs to another core
+/// there, by mail.
+pub(crate) fn tell(header: &Header, what: u32, work: &mut Work) {
+    if let Some(home) = home(header).filter(|home| home.id != core().id) {
         return remote::send(home, header, what);
     }
     let view = header.view();
@@ -70,7 +67,7 @@ pub(crate) fn receive(core: &Core, header: &Header, what: u32, work: &mut Work) 
         _ => {}
     }
     if what & KILL != 0 {
-        kill(header, work);
+        kill(view, work);
     }
     match view {
         View::Ec(ec) if what & LET_GO != 0 => ec.let_go(work),

@@ -5,14 +5,16 @@
 //! cells are touched by that core alone (but for what a semaphore tells it, see [`Sm`]). Callers and callees point at each other without counting; destroying either severs
 //! the pair.
 
+use super::page::Page;
+use super::pd::Spaces;
 use super::sc::Parked;
-use super::{Header, MessagePage, Object, Pd, Place, Pt, Ref, Sc, Sm, Space, Vcpu, Work};
-use crate::arch::{FRESH, Frame, percore::USER_CS, percore::USER_SS};
+use super::{Header, MessagePage, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, Work};
+use crate::arch::{FRESH, Frame, fpu, percore::USER_CS, percore::USER_SS};
 use crate::journey::{self, Journey};
 use crate::remote;
 use cloister_abi::cap::Kind;
+use cloister_abi::hypercall::EcFlags;
 use cloister_abi::status::Status;
-use cloister_mechanism::Frames;
 use cloister_mechanism::capability::Root;
 use cloister_mechanism::list::{Link, Linked, List};
 use cloister_mechanism::timeout::{Deadline, Timer};
@@ -57,7 +59,6 @@ pub(crate) enum Resume {
 }
 
 /// Execution context (EC).
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Ec {
     header: Header,
@@ -67,20 +68,18 @@ pub(crate) struct Ec {
     pub(crate) pd: Ref<Pd>,
     /// Its capabilities.
     pub(crate) objects: Ref<Space>,
-    /// Its memory.
-    pub(crate) host: Ref<Space>,
     /// Its ports.
     pub(crate) ports: Ref<Space>,
-    /// Where its spaces' tables are.
-    pub(crate) roots: Roots,
-    /// Message page, as the kernel sees it.
+    /// First level of its object space, for the fast paths.
+    pub(crate) table: Root<Header>,
+    /// Physical address of the page-table root of its host space, which the message page refers to.
+    pub(crate) root: u64,
+    /// Message page.
     pub(crate) utcb: MessagePage,
-    /// Message page, as the component sees it.
-    pub(crate) utcb_address: u64,
     /// Where its exceptions go.
     pub(crate) event: Option<Ref<Pt>>,
     /// Floating-point state while it is not in the registers.
-    pub(crate) fpu: Option<NonNull<u8>>,
+    pub(crate) fpu: Option<Page>,
     /// FS base while it is not running.
     pub(crate) fs_base: Cell<u64>,
     pub(crate) state: Cell<State>,
@@ -90,9 +89,9 @@ pub(crate) struct Ec {
     /// Whose reply it waits for, or whom it helps.
     pub(crate) callee: Cell<Option<NonNull<Ec>>>,
     /// SC of whoever called it from another core and waits for its reply.
-    pub(crate) visitor: Place<Option<Ref<Sc>>>,
+    pub(crate) visitor: Cell<Option<Ref<Sc>>>,
     /// What the SC that is away with its call had to do here.
-    pub(crate) journey: Place<Journey>,
+    pub(crate) journey: Cell<Journey>,
     /// Its scheduling context, if it is global and started.
     sc: AtomicPtr<Sc>,
     /// Who helps it: ECs that want to call it while it is busy.
@@ -115,7 +114,6 @@ pub(crate) struct Ec {
 }
 
 /// Marks the list of ECs that help another one.
-#[derive(Debug)]
 pub(crate) struct Helping;
 
 impl Linked<Helping> for Ec {
@@ -132,79 +130,71 @@ impl Deadline for Ec {
     }
 }
 
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Ec {
-    const KIND: Kind = Kind::Ec;
-}
-
 const _: () = assert!(size_of::<Ec>() <= 576);
 
-/// Where the tables of an EC's spaces are, for the fast paths. The EC's references keep them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Roots {
-    /// First level of its object space.
-    pub(crate) objects: Root<Header>,
-    /// Physical address of the page-table root of its host space.
-    pub(crate) host: u64,
-}
-
-/// What a new EC is made of, beside its domain.
-#[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) utcb: MessagePage,
-    pub(crate) utcb_address: u64,
-    pub(crate) fpu: Option<NonNull<u8>>,
-    pub(crate) event: Option<Ref<Pt>>,
-    pub(crate) core: u8,
-    pub(crate) global: bool,
+/// How a new EC begins.
+pub(crate) struct Start {
+    /// Where its message page is.
+    pub(crate) utcb: u64,
     pub(crate) sp: u64,
     pub(crate) ip: u64,
+    pub(crate) core: u8,
+    pub(crate) flags: EcFlags,
+    /// Where its exceptions go.
+    pub(crate) event: Option<Ref<Pt>>,
 }
 
 impl Ec {
-    /// An EC of that domain; a global one runs when it gets a scheduling context, a local one when it is called.
-    pub(crate) fn new(pd: &Pd, spaces: super::pd::Spaces, parts: Parts) -> Self {
-        let roots = Roots { objects: spaces.objects.object_root(), host: spaces.host.root() };
+    /// An EC of that domain, which pays; a global one runs when it gets a scheduling context, a local one when it is called.
+    ///
+    /// # Errors
+    /// Memory could not be had, or something is mapped where the message page is to be.
+    pub(crate) fn create(pd: &Pd, spaces: Spaces, start: Start) -> Result<Ref<Self>, Status> {
+        let fpu = start.flags.contains(EcFlags::FPU).then(|| Page::zeroed(pd)).transpose()?;
+        if let Some(area) = &fpu {
+            fpu::initialize(area.frame());
+        }
+        let global = start.flags.contains(EcFlags::GLOBAL);
         let frame = Frame {
-            vector: if parts.global { FRESH } else { crate::arch::SYSCALL },
-            rip: parts.ip,
+            vector: if global { FRESH } else { crate::arch::SYSCALL },
+            rip: start.ip,
             cs: USER_CS,
             rflags: 0x202,
-            rsp: parts.sp,
+            rsp: start.sp,
             ss: USER_SS,
             ..Frame::default()
         };
-        Self {
+        let ec = Self {
             header: Header::new(Kind::Ec),
             frame: core::cell::UnsafeCell::new(frame),
             pd: Ref::of(pd),
+            table: spaces.objects.object_root(),
+            root: spaces.host.root(),
             objects: spaces.objects,
-            host: spaces.host,
             ports: spaces.ports,
-            roots,
-            utcb: parts.utcb,
-            utcb_address: parts.utcb_address,
-            event: parts.event,
-            fpu: parts.fpu,
+            utcb: MessagePage::map(pd, spaces.host, start.utcb)?,
+            event: start.event,
+            fpu,
             fs_base: Cell::new(0),
-            state: Cell::new(if parts.global { State::Running } else { State::Idle }),
+            state: Cell::new(if global { State::Running } else { State::Idle }),
             resume: Cell::new(Resume::User),
             caller: Cell::new(None),
             callee: Cell::new(None),
-            visitor: Place::new(None),
-            journey: Place::new(Journey::Home),
+            visitor: Cell::new(None),
+            journey: Cell::new(Journey::Home),
             sc: AtomicPtr::new(core::ptr::null_mut()),
-            helpers: List::new(),
-            waiting: List::new(),
+            helpers: List::empty(),
+            waiting: List::empty(),
             semaphore: Cell::new(None),
             awake: Cell::new((Status::Success, 0)),
             vcpu: Cell::new(None),
-            queue: Link::new(),
-            timeout: Timer::new(),
+            queue: Link::none(),
+            timeout: Timer::none(),
             deadline: Cell::new(0),
-            core: parts.core,
-            global: parts.global,
-        }
+            core: start.core,
+            global,
+        };
+        Ref::create(pd, ec)
     }
 
     /// Its registers. Only its core calls this, and while no other reference to them is in use.
@@ -391,7 +381,7 @@ impl Ec {
         }
         self.stop();
         crate::guest::abandon(self);
-        crate::percore::core().forget_fpu(crate::percore::FpuOwner::ec(self));
+        crate::percore::core().forget_fpu(&self.header);
         // Whoever's time waited for the end of a chain that is cut now has to look again.
         // SAFETY: nothing was freed since; memory returns when the hypercall is over.
         unsafe { leaf.as_ref() }.let_go(&mut Work::of(0));
@@ -405,14 +395,4 @@ fn release(sc: NonNull<Sc>) {
     let sc = unsafe { sc.as_ref() };
     sc.parked.set(None);
     crate::sched::enqueue(sc, false);
-}
-
-impl Drop for Ec {
-    fn drop(&mut self) {
-        self.host.unmap_frame(self.utcb_address, self.utcb.frame());
-        for frame in [Some(self.utcb.frame()), self.fpu].into_iter().flatten() {
-            // SAFETY: the frames were taken for this EC from this payer, and nothing maps or uses them any more.
-            unsafe { self.pd.give(frame) };
-        }
-    }
 }

@@ -10,7 +10,6 @@ use cloister_mechanism::refcount::Fate;
 use core::cell::Cell;
 
 /// Marks the list of objects whose memory can be given back.
-#[derive(Debug)]
 struct Unreferenced;
 
 impl Linked<Unreferenced> for Header {
@@ -24,7 +23,6 @@ impl Linked<Unreferenced> for Header {
 /// Grace costs every other core an interrupt. So that nobody can make them busy by creating and destroying, memory is given back when so
 /// many wait ([`BATCH`]), when one has waited so long ([`PATIENCE`]), when somebody wants to know or needs memory, or when the core has nothing
 /// else to do. A core that is alone need not wait.
-#[derive(Debug)]
 pub(crate) struct Graveyard {
     list: List<Header, Unreferenced>,
     count: Cell<u32>,
@@ -42,7 +40,7 @@ pub(crate) const GAP: u64 = 20;
 impl Graveyard {
     /// Nobody is dead.
     pub(crate) const fn new() -> Self {
-        Self { list: List::new(), count: Cell::new(0), behind: Cell::new(false) }
+        Self { list: List::empty(), count: Cell::new(0), behind: Cell::new(false) }
     }
 
     /// Whether nobody is.
@@ -76,7 +74,7 @@ impl Graveyard {
 
     /// All of them, after a time of grace.
     fn take(&self) -> List<Header, Unreferenced> {
-        let dead = List::new();
+        let dead = List::empty();
         if !self.is_empty() {
             // Who looked them up before the last reference went may still be at it.
             remote::quiesce();

@@ -14,7 +14,8 @@
 mod destruction;
 pub(crate) mod ec;
 mod graveyard;
-pub(crate) mod message;
+mod message;
+pub(crate) mod page;
 pub(crate) mod pd;
 pub(crate) mod pt;
 mod reference;
@@ -23,7 +24,7 @@ pub(crate) mod sm;
 pub(crate) mod space;
 pub(crate) mod vcpu;
 
-pub(crate) use destruction::{destroy, receive};
+pub(crate) use destruction::{destroy, tell};
 pub(crate) use ec::Ec;
 pub(crate) use graveyard::{GAP, Graveyard, reap};
 pub(crate) use message::MessagePage;
@@ -50,7 +51,6 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// At the start of every object.
-#[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Header {
     /// What look-ups see: the kind, or `Dead`.
@@ -66,7 +66,6 @@ pub(crate) struct Header {
 }
 
 /// Marks the list of what a PD pays for.
-#[derive(Debug)]
 pub(crate) struct Owned;
 impl Linked<Owned> for Header {
     fn link(&self) -> &Link<Self> {
@@ -79,10 +78,10 @@ impl Header {
         Self {
             kind: AtomicU8::new(class as u8),
             class,
-            refs: RefCount::new(),
+            refs: RefCount::one(),
             payer: Cell::new(None),
-            link: Link::new(),
-            mail: Mail::new(),
+            link: Link::none(),
+            mail: Mail::none(),
         }
     }
 
@@ -90,18 +89,6 @@ impl Header {
     #[inline]
     pub(crate) fn is_alive(&self) -> bool {
         self.kind.load(Relaxed) != Kind::Dead as u8
-    }
-
-    /// Kind as a look-up sees it.
-    #[inline]
-    pub(crate) fn kind(&self) -> u8 {
-        self.kind.load(Relaxed)
-    }
-
-    /// The PD that pays; none for what the kernel made at boot.
-    pub(crate) fn payer(&self) -> Option<&Pd> {
-        // SAFETY: each object holds a reference to its payer.
-        self.payer.get().map(|pd| unsafe { pd.as_ref() })
     }
 
     /// Takes one reference more. The object was found in this handler; the last reference may have gone since.
@@ -116,6 +103,18 @@ impl Header {
         if self.refs.release() {
             self.bury();
         }
+    }
+
+    /// Kind as a look-up sees it.
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.kind.load(Relaxed)
+    }
+
+    /// The PD that pays; none for what the kernel made at boot.
+    pub(crate) fn payer(&self) -> Option<&Pd> {
+        // SAFETY: each object holds a reference to its payer.
+        self.payer.get().map(|pd| unsafe { pd.as_ref() })
     }
 
     #[cold]
@@ -161,32 +160,6 @@ pub(crate) unsafe trait Object: Sized {
     }
 }
 
-/// A place for something that can be taken and put, but not looked at.
-pub(crate) struct Place<T>(Cell<T>);
-
-impl<T: Default> Place<T> {
-    /// With that in it.
-    pub(crate) const fn new(value: T) -> Self {
-        Self(Cell::new(value))
-    }
-
-    /// Takes what is in it.
-    pub(crate) fn take(&self) -> T {
-        self.0.take()
-    }
-
-    /// Puts something else in.
-    pub(crate) fn set(&self, value: T) {
-        self.0.set(value);
-    }
-}
-
-impl<T> core::fmt::Debug for Place<T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("Place")
-    }
-}
-
 /// Why memory could not be had, as a hypercall answers it.
 pub(crate) const fn status(why: Exhausted) -> Status {
     match why {
@@ -197,8 +170,15 @@ pub(crate) const fn status(why: Exhausted) -> Status {
 
 macro_rules! kinds {
     ($($kind:ident: $type:ty),+) => {
+        $(
+            // SAFETY: all of them are `repr(C)`, header first.
+            unsafe impl Object for $type {
+                const KIND: Kind = Kind::$kind;
+            }
+        )+
+
         /// An object as what it is.
-        #[derive(Clone, Copy, Debug)]
+        #[derive(Clone, Copy)]
         #[expect(dead_code, reason = "portals and the machine are here for their sizes only")]
         pub(crate) enum View<'a> {
             $($kind(&'a $type),)+

@@ -4,7 +4,7 @@
 //! Everything that a PD pays for is in its list, so that destroying it destroys all of it, PDs below it included. Its spaces and
 //! it refer to each other; destruction cuts that.
 
-use super::{Header, Object, Owned, Ref, Space, View, Work, destroy};
+use super::{Header, Owned, Ref, Space, View, Work, destroy};
 use crate::memory::POOL;
 use cloister_abi::cap::Kind;
 use cloister_mechanism::budget::Budget;
@@ -16,10 +16,10 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use spin::Mutex;
 
 /// Sizes of slots.
-const SLABS: [usize; 4] = [128, 192, 576, 1024];
+const SLABS: [usize; 3] = [128, 192, 576];
 
 /// The spaces that every PD has.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Spaces {
     pub(crate) objects: Ref<Space>,
     pub(crate) host: Ref<Space>,
@@ -27,7 +27,6 @@ pub(crate) struct Spaces {
 }
 
 /// Protection domain (PD).
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Pd {
     header: Header,
@@ -43,11 +42,6 @@ pub(crate) struct Pd {
     pub(crate) priorities: u32,
 }
 
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Pd {
-    const KIND: Kind = Kind::Pd;
-}
-
 const _: () = assert!(size_of::<Pd>() <= SLABS[2]);
 
 impl Pd {
@@ -57,8 +51,8 @@ impl Pd {
             header: Header::new(Kind::Pd),
             budget: Budget::new(budget),
             lock: Mutex::new(()),
-            slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2]), Slab::new(SLABS[3])],
-            owned: List::new(),
+            slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2])],
+            owned: List::empty(),
             spaces: Mutex::new(None),
             closed: AtomicBool::new(false),
             priorities,

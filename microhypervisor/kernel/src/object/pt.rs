@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Portal (PT): an entry into a component, served by one local EC.
 
-use super::{Ec, Header, Object, Ref};
+use super::{Ec, Header, Ref};
 use cloister_abi::cap::Kind;
 
 /// Portal (PT).
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Pt {
     header: Header,
@@ -15,11 +14,6 @@ pub(crate) struct Pt {
     pub(crate) ip: u64,
     /// What that EC is told at each call.
     pub(crate) id: u64,
-}
-
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Pt {
-    const KIND: Kind = Kind::Pt;
 }
 
 impl Pt {

@@ -7,7 +7,6 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 /// A counted reference.
-#[derive(Debug)]
 #[repr(transparent)]
 pub(crate) struct Ref<T: Object>(NonNull<T>);
 
@@ -41,9 +40,7 @@ impl<T: Object> Ref<T> {
         if payer.adopt(header) {
             return Ok(Self(place));
         }
-        // Nobody knows it. As after every failure it is dropped without a payer: frames that it was made of are the caller's.
-        header.payer.set(None);
-        // SAFETY: written above, and used no more.
+        // SAFETY: written above, and nobody knows it.
         unsafe { place.drop_in_place() };
         // SAFETY: allocated above.
         unsafe { payer.deallocate(place.cast(), size_of::<T>()) };

@@ -2,7 +2,7 @@
 //! Scheduling context (SC): priority, time slice, time used. Bound to one global EC for life; what runs on its time is that EC, or who
 //! that EC waits for (see [`Ec::leaf`]).
 
-use super::{Ec, Header, Object, Place, Ref};
+use super::{Ec, Header, Ref};
 use crate::journey::{self, Journey};
 use cloister_abi::cap::Kind;
 use cloister_mechanism::list::{Link, Linked};
@@ -12,7 +12,6 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// Scheduling context (SC).
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Sc {
     header: Header,
@@ -35,11 +34,10 @@ pub(crate) struct Sc {
     /// Core where it is.
     core: AtomicU8,
     /// What it is there for.
-    pub(crate) journey: Place<Journey>,
+    pub(crate) journey: Cell<Journey>,
 }
 
 /// Marks the list of SCs that wait for an EC to run again.
-#[derive(Debug)]
 pub(crate) struct Parked;
 
 impl Linked<Ready> for Sc {
@@ -51,11 +49,6 @@ impl Linked<Parked> for Sc {
     fn link(&self) -> &Link<Self> {
         &self.link
     }
-}
-
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Sc {
-    const KIND: Kind = Kind::Sc;
 }
 
 const _: () = assert!(size_of::<Sc>() <= 192);
@@ -70,17 +63,12 @@ impl Sc {
             quantum,
             left: Cell::new(quantum),
             used: AtomicU64::new(0),
-            link: Link::new(),
+            link: Link::none(),
             parked: Cell::new(None),
             priority,
-            journey: Place::new(Journey::Home),
+            journey: Cell::new(Journey::Home),
             queued: Cell::new(false),
         }
-    }
-
-    /// Its EC has no time any more, and can be given some anew.
-    pub(crate) fn unbind(&self) {
-        self.ec.unbind(self);
     }
 
     /// Takes it out of every queue; its EC has no time any more.

@@ -2,8 +2,7 @@
 //! Semaphore (SM): counter with a queue of waiting ECs; or a signal, whose ups set a bit in the word of another one; or an
 //! interrupt. What it does, whoever uses it at the same time, is in `mechanism`; here is who waits, and how he hears of it.
 
-use super::{Ec, Header, Object, Ref, Work};
-use crate::percore::{self, core};
+use super::{Ec, Header, Object, Ref, Work, tell};
 use crate::remote::{self, WAKE};
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
@@ -12,7 +11,6 @@ use cloister_mechanism::semaphore::{Semaphore, Waiter, Waiting};
 use core::sync::atomic::AtomicU32;
 
 /// Semaphore (SM).
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Sm {
     header: Header,
@@ -24,11 +22,6 @@ pub(crate) struct Sm {
     pub(crate) bits: u64,
     /// Core and vector of the interrupt that is bound; 0 for none. See [`crate::interrupt`].
     pub(crate) binding: AtomicU32,
-}
-
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Sm {
-    const KIND: Kind = Kind::Sm;
 }
 
 const _: () = assert!(size_of::<Sm>() <= 128);
@@ -47,10 +40,7 @@ impl Waiter for Ec {
     #[inline]
     fn wake(&self, value: Option<u64>) {
         self.awake.set(value.map_or((Status::Aborted, 0), |value| (Status::Success, value)));
-        match percore::get(self.core) {
-            Some(home) if home.id != core().id => remote::send(home, self.header(), WAKE),
-            _ => self.woken(),
-        }
+        tell(self.header(), WAKE, &mut Work::of(0));
     }
 }
 

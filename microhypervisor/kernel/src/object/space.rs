@@ -7,7 +7,8 @@
 //!
 //! The tables of a space are paid by the space's payer. Look-ups of capabilities take no lock; page tables and bitmaps have one each.
 
-use super::{Header, Object, Work, cast, status};
+use super::page::Page;
+use super::{Header, Object, Pd, Ref, Work, cast, status};
 use crate::arch::iommu;
 use crate::arch::paging::{self, Guest, Host};
 use crate::memory::{self, physical};
@@ -25,7 +26,6 @@ use spin::Mutex;
 const _: () = assert!(SELECTORS == capability::SELECTORS && Perms::ALL.bits() < 32);
 
 /// What a space is made of.
-#[derive(Debug)]
 pub(crate) enum Content {
     /// Capabilities.
     Objects(Table<Header>),
@@ -56,25 +56,21 @@ macro_rules! tables {
 }
 
 /// A space.
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Space {
     header: Header,
     /// Page tables are changed and looked at under it.
     lock: Mutex<()>,
+    /// Frame of the first level, if there is one.
+    _root: Option<Page>,
     pub(crate) content: Content,
     /// Guest: counts how often translations were removed, so that each VCPU knows whether it has seen all.
     pub(crate) generation: AtomicU64,
 }
 
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Space {
-    const KIND: Kind = Kind::Space;
-}
-
 const _: () = assert!(size_of::<Space>() <= 128);
 
-/// On the account of its payer. Without one, in a creation that failed, it owns no frame.
+/// On the account of its payer.
 impl Frames for Space {
     fn take(&self) -> Result<NonNull<u8>, Exhausted> {
         self.header.payer().ok_or(Exhausted::Budget)?.take()
@@ -132,9 +128,27 @@ pub(crate) fn object<'a, T: Object>(found: &Capability<'a, Header>, perms: Perms
 }
 
 impl Space {
-    /// A space of that content; its root frames are the space's from now on.
-    pub(crate) const fn new(content: Content) -> Self {
-        Self { header: Header::new(Kind::Space), lock: Mutex::new(()), content, generation: AtomicU64::new(1) }
+    /// A space without a root frame, which `payer` pays for.
+    ///
+    /// # Errors
+    /// Memory could not be had.
+    pub(crate) fn create(payer: &Pd, content: Content) -> Result<Ref<Self>, Status> {
+        Self::assemble(payer, None, content)
+    }
+
+    /// A space made of a root frame of zeros. `payer` pays.
+    ///
+    /// # Errors
+    /// Memory could not be had.
+    pub(crate) fn with_root(payer: &Pd, content: impl FnOnce(NonNull<u8>) -> Content) -> Result<Ref<Self>, Status> {
+        let root = Page::zeroed(payer)?;
+        let content = content(root.frame());
+        Self::assemble(payer, Some(root), content)
+    }
+
+    fn assemble(payer: &Pd, root: Option<Page>, content: Content) -> Result<Ref<Self>, Status> {
+        let (header, lock, generation) = (Header::new(Kind::Space), Mutex::new(()), AtomicU64::new(1));
+        Ref::create(payer, Self { header, lock, _root: root, content, generation })
     }
 
     /// Physical address of the page-table root of a host or guest space.
@@ -168,7 +182,7 @@ impl Space {
             _ => {}
         }
         let guard = self.lock.lock();
-        let mut freed = Freed::new();
+        let mut freed = Freed::default();
         let more = tables!(self, tables => tables.strip(self, work, &mut freed));
         drop(guard);
         if more.is_some() {
@@ -185,6 +199,12 @@ impl Space {
         match &self.content {
             // SAFETY: the caller vouches for it; the frames are the space's.
             Content::Objects(table) => unsafe { table.take_apart(self, work) },
+            Content::Ports(bitmap) => {
+                self.forget_ports();
+                // SAFETY: as above, and no core has it loaded.
+                unsafe { bitmap.lock().destroy(self) };
+                false
+            }
             _ => self.strip(work),
         }
     }
@@ -201,18 +221,6 @@ impl Space {
     /// What look-ups need; of no table if it is no object space.
     pub(crate) fn object_root(&self) -> Root<Header> {
         self.objects().map_or(Root::dangling(), Table::root)
-    }
-
-    /// The object of that type at a selector, alive and with these permissions.
-    pub(crate) fn lookup<T: Object>(&self, selector: Selector, perms: Perms) -> Result<&T, Status> {
-        let found = self.objects()?.get(selector.into());
-        found.and_then(|found| object(&found, perms)).ok_or(Status::BadCapability)
-    }
-
-    /// The capability at a selector, whatever it is, if its object is alive.
-    pub(crate) fn capability(&self, selector: Selector) -> Option<(&Header, Perms)> {
-        let found = self.objects().ok()?.get(selector.into())?;
-        found.target().is_alive().then(|| (found.target(), Perms::from_bits_truncate(found.perms())))
     }
 
     /// Makes sure that selectors from `first` to `last`, which are in two frames at most, have places: all of them or none.
@@ -282,7 +290,7 @@ impl Space {
         if !wanted(self.page(virt)) {
             return Ok(());
         }
-        let mut freed = Freed::new();
+        let mut freed = Freed::default();
         let removed = tables!(self, tables => tables.unmap(self, virt, order, &mut freed));
         let removed = removed.ok_or(Status::BadCapability)?.map_err(map_status)?;
         drop(guard);
@@ -343,22 +351,5 @@ impl Space {
         bitmap.lock().set(self, ports, allowed).map_err(status)?;
         self.forget_ports();
         Ok(())
-    }
-}
-
-impl Drop for Space {
-    fn drop(&mut self) {
-        self.kill();
-        match &self.content {
-            // SAFETY: nobody refers to the space any more, so nobody refers to its frames.
-            Content::Objects(table) => unsafe { table.destroy(self) },
-            Content::Ports(bitmap) => {
-                self.forget_ports();
-                // SAFETY: as above, and no core has it loaded.
-                unsafe { bitmap.lock().destroy(self) };
-            }
-            // SAFETY: as above; whoever ran in it is gone, and its devices were taken out.
-            _ => drop(tables!(self, tables => unsafe { tables.destroy(self) })),
-        }
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Destruction, budgets, time, interrupts, the machine.
 
-use super::{Answer, lookup};
+use super::{Answer, found, lookup};
 use crate::arch::power;
 use crate::memory::{Own, POOL, booked, firmware, pool_size};
-use crate::object::{Ec, Header, Object, Pd, Sc, Sm, Space, Work, destroy as destroy_object, status};
+use crate::object::{Ec, Header, Pd, Sc, Sm, Space, Work, destroy as destroy_object, status};
 use crate::width::{index, low8};
 use crate::{interrupt, percore, sched, trace};
 use cloister_abi::cap::{Kind, Perms};
@@ -15,15 +15,9 @@ use cloister_abi::utcb::WORDS;
 use cloister_mechanism::FRAME;
 
 /// The machine as an object: stands for the right to its interrupts, its power and its console.
-#[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Machine {
     header: Header,
-}
-
-// SAFETY: `repr(C)`, header first.
-unsafe impl Object for Machine {
-    const KIND: Kind = Kind::Machine;
 }
 
 impl Machine {
@@ -34,8 +28,10 @@ impl Machine {
 }
 
 pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
-    let (header, perms) = ec.objects.capability(call.sel).ok_or(Status::BadCapability)?;
-    if !perms.contains(Perms::CTRL) || header.kind() == Kind::Machine as u8 {
+    let found =
+        found(ec, call.sel.into()).filter(|found| found.allows(Perms::CTRL.bits()) && found.target().is_alive());
+    let header = found.ok_or(Status::BadCapability)?.target();
+    if header.kind() == Kind::Machine as u8 {
         return Err(Status::BadCapability);
     }
     if let Ok(pd) = lookup::<Pd>(ec, call.sel, Perms::CTRL) {
@@ -138,12 +134,12 @@ pub(super) fn trace(ec: &Ec, call: &abi::TraceControl) -> Answer {
     let operation = TraceOp::from_raw(call.operation).ok_or(Status::BadParameter)?;
     lookup::<Machine>(ec, call.machine, Perms::CTRL)?;
     match operation {
-        TraceOp::Read => Ok(trace::ring(call.argument as usize).ok_or(Status::BadFeature)?.read(call.value, ec.utcb)),
+        TraceOp::Read => Ok(trace::ring(call.argument as usize).ok_or(Status::BadFeature)?.read(call.value, &ec.utcb)),
         TraceOp::Name if call.value > NAME as u64 => Err(Status::BadParameter),
         TraceOp::Name => {
             let named = lookup::<Ec>(ec, call.argument, Perms::empty())?;
             let core = usize::from(percore::core().id);
-            trace::name(core, named, ec.utcb, index(call.value)).then_some((0, 0)).ok_or(Status::BadFeature)
+            trace::name(core, named, &ec.utcb, index(call.value)).then_some((0, 0)).ok_or(Status::BadFeature)
         }
     }
 }

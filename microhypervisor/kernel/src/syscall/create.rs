@@ -5,24 +5,21 @@
 //! any object does that nobody refers to, and its memory is back before the caller runs again.
 
 use super::{Answer, lookup};
-use crate::arch::{fpu, iommu, timer};
-use crate::object::ec::Parts;
+use crate::arch::{iommu, timer};
+use crate::object::ec::Start;
 use crate::object::pd::Spaces;
 use crate::object::space::Content;
-use crate::object::{Ec, MessagePage, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, Work, status};
-use crate::percore::{self, Core};
+use crate::object::{Ec, Object, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, Work, status, tell};
+use crate::percore;
 use crate::width::low8;
-use crate::{arch::paging, remote, sched};
+use crate::{arch::paging, remote};
 use cloister_abi::cap::{NONE, Perms, Selector, SpaceKind};
 use cloister_abi::hypercall as abi;
-use cloister_abi::hypercall::EcFlags;
 use cloister_abi::status::Status;
 use cloister_abi::{PAGE_SIZE, USER_END};
-use cloister_mechanism::Frames;
 use cloister_mechanism::bitmap::Bitmap;
 use cloister_mechanism::capability::Table;
 use cloister_mechanism::radix::PageTable;
-use core::ptr::NonNull;
 use spin::Mutex;
 
 /// Puts a new object into the caller's object space. If there is no room, the object goes.
@@ -42,31 +39,17 @@ fn user_address(address: u64) -> Result<(), Status> {
     (address < USER_END).then_some(()).ok_or(Status::BadParameter)
 }
 
-/// A space with a root frame that `payer` pays for.
-pub(crate) fn new_space(payer: &Pd, content: impl FnOnce(NonNull<u8>) -> Content) -> Result<Ref<Space>, Status> {
-    let root = payer.take_zeroed().map_err(status)?;
-    // A space that could not be created gives its root back itself only once it has a payer.
-    Ref::create(payer, Space::new(content(root))).inspect_err(|_| {
-        // SAFETY: the root was taken above and the space that had it is gone.
-        unsafe { payer.give(root) };
-    })
-}
-
-fn host_space(payer: &Pd) -> Result<Ref<Space>, Status> {
-    new_space(payer, |root| {
-        paging::share_kernel_half(root);
-        // SAFETY: the frame is the space's from now on.
-        Content::Host(unsafe { PageTable::new(root) })
-    })
-}
-
 /// The spaces of a new PD, paid by itself.
 pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
     let spaces = Spaces {
         // SAFETY: the frame is the space's from now on.
-        objects: new_space(pd, |root| Content::Objects(unsafe { Table::new(root) }))?,
-        host: host_space(pd)?,
-        ports: Ref::create(pd, Space::new(Content::Ports(Mutex::new(Bitmap::new()))))?,
+        objects: Space::with_root(pd, |root| Content::Objects(unsafe { Table::new(root) }))?,
+        host: Space::with_root(pd, |root| {
+            paging::share_kernel_half(root);
+            // SAFETY: the frame is the space's from now on.
+            Content::Host(unsafe { PageTable::new(root) })
+        })?,
+        ports: Space::create(pd, Content::Ports(Mutex::new(Bitmap::empty())))?,
     };
     pd.set_spaces(spaces.clone());
     Ok(spaces)
@@ -101,11 +84,11 @@ pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
     let kind = SpaceKind::from_raw(call.kind).ok_or(Status::BadParameter)?;
     let space = match kind {
         // SAFETY: the frame is the space's from now on.
-        SpaceKind::Guest => new_space(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
+        SpaceKind::Guest => Space::with_root(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
         SpaceKind::Dma => {
             let format = iommu::format().ok_or(Status::BadFeature)?;
             // SAFETY: the frame is the space's from now on.
-            new_space(payer, |root| Content::Dma(unsafe { iommu::Tables::new(format, root) }))?
+            Space::with_root(payer, |root| Content::Dma(unsafe { iommu::Tables::new(format, root) }))?
         }
         // A PD has its own; MSR spaces need machinery that is not here yet.
         SpaceKind::Object | SpaceKind::Host | SpaceKind::Pio => return Err(Status::BadParameter),
@@ -135,58 +118,11 @@ pub(super) fn ec(ec: &Ec, call: &abi::CreateEc) -> Answer {
         }
     };
     let spaces = pd.spaces().ok_or(Status::BadCapability)?;
-    let new = assemble(pd, spaces, flags, call, event)?;
-    place(ec, call.sel, new)
+    let start = Start { utcb: call.utcb, sp: call.sp, ip: call.ip, core: call.core(), flags, event };
+    place(ec, call.sel, Ec::create(pd, spaces, start)?)
 }
 
-/// Takes what an EC needs, and gives it back if something is missing.
-fn assemble(
-    pd: &Pd,
-    spaces: Spaces,
-    flags: EcFlags,
-    call: &abi::CreateEc,
-    event: Option<Ref<Pt>>,
-) -> Result<Ref<Ec>, Status> {
-    let utcb = pd.take_zeroed().map_err(status)?;
-    let give_back = |frame: NonNull<u8>| {
-        // SAFETY: the frame was taken above and nothing uses it.
-        unsafe { pd.give(frame) };
-    };
-    let fpu = match flags.contains(EcFlags::FPU).then(|| pd.take_zeroed()).transpose() {
-        Ok(area) => area,
-        Err(why) => {
-            give_back(utcb);
-            return Err(status(why));
-        }
-    };
-    let host = spaces.host.clone();
-    let undo = |why: Status| {
-        give_back(utcb);
-        fpu.into_iter().for_each(give_back);
-        why
-    };
-    host.map_frame(call.utcb, utcb).map_err(undo)?;
-    if let Some(area) = fpu {
-        fpu::initialize(area);
-    }
-    // SAFETY: the frame is the EC's from here on.
-    let utcb = unsafe { MessagePage::new(utcb) };
-    utcb.set_address(call.utcb);
-    let parts = Parts {
-        utcb,
-        utcb_address: call.utcb,
-        fpu,
-        event,
-        core: call.core(),
-        global: flags.contains(EcFlags::GLOBAL),
-        sp: call.sp,
-        ip: call.ip,
-    };
-    // From here on the EC owns the frames: dropping it, as a failed creation does, unmaps and gives them back.
-    Ref::create(pd, Ec::new(pd, spaces, parts))
-}
-
-pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
+pub(super) fn sc(ec: &Ec, call: &abi::CreateSc) -> Answer {
     let payer = lookup::<Pd>(ec, call.pd, Perms::PD_CONTEXTS)?;
     let target = lookup::<Ec>(ec, call.ec, Perms::EC_SCHED)?;
     // Who pays must have the priority, so that nobody makes others urgent; and the EC's PD, so that nobody can be tricked into making
@@ -203,10 +139,7 @@ pub(super) fn sc(core: &Core, ec: &Ec, call: &abi::CreateSc) -> Answer {
     }
     // Nothing can fail when it begins to run.
     place(ec, call.sel, sc.clone())?;
-    match percore::get(target.core) {
-        Some(home) if home.id != core.id => remote::send(home, sc.header(), remote::START),
-        _ => sched::enqueue(&sc, false),
-    }
+    tell(sc.header(), remote::START, &mut Work::of(0));
     Ok((0, 0))
 }
 

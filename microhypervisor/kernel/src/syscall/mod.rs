@@ -13,7 +13,7 @@ pub(crate) use control::Machine;
 pub(crate) use create::spaces;
 
 use crate::arch::Frame;
-use crate::object::{Ec, Object, Sm};
+use crate::object::{Ec, Header, Object, Sm};
 use crate::percore::Core;
 use crate::width::index;
 use crate::{ipc, sched, trace};
@@ -22,6 +22,7 @@ use cloister_abi::cap::{Perms, Selector};
 use cloister_abi::hypercall::{self as abi, Call, DownFlags};
 use cloister_abi::status::Status;
 use cloister_abi::{USER_END, VERSION};
+use cloister_mechanism::capability::Capability;
 use cloister_mechanism::semaphore::Closed;
 
 /// What a handler answers.
@@ -135,7 +136,7 @@ extern "C" fn slow(core: &Core, ec: &Ec, frame: &mut Frame) {
         abi::CreatePd::NUMBER => with(&args, |call| create::pd(ec, &call)),
         abi::CreateSpace::NUMBER => with(&args, |call| create::space(ec, &call)),
         abi::CreateEc::NUMBER => with(&args, |call| create::ec(ec, &call)),
-        abi::CreateSc::NUMBER => with(&args, |call| create::sc(core, ec, &call)),
+        abi::CreateSc::NUMBER => with(&args, |call| create::sc(ec, &call)),
         abi::CreatePt::NUMBER => with(&args, |call| create::pt(ec, &call)),
         abi::CreateVcpu::NUMBER => with(&args, |call| create::vcpu(ec, &call)),
         abi::Revoke::NUMBER => with(&args, |call| map::revoke(ec, &call)),
@@ -217,16 +218,21 @@ fn with<C: Call>(args: &abi::Args, handle: impl FnOnce(C) -> Answer) -> Answer {
 
 /// The object at a selector of the calling EC.
 #[inline]
-fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, Status> {
+pub(crate) fn lookup<T: Object>(ec: &Ec, selector: Selector, perms: Perms) -> Result<&T, Status> {
     selected(ec, u64::from(selector), perms).ok_or(Status::BadCapability)
 }
 
 /// The object at a selector in a register. If there is none, [`refuse`] says why.
 #[inline]
 pub(crate) fn selected<T: Object>(ec: &Ec, register: u64, perms: Perms) -> Option<&T> {
+    crate::object::space::object(&found(ec, register)?, perms)
+}
+
+/// The capability at a selector in a register, whatever it is.
+#[inline]
+pub(crate) fn found(ec: &Ec, register: u64) -> Option<Capability<'_, Header>> {
     // SAFETY: the EC holds its object space, and what is found stays to the end of the handler.
-    let found = unsafe { ec.roots.objects.get(register) }?;
-    crate::object::space::object(&found, perms)
+    unsafe { ec.table.get(register) }
 }
 
 /// Answers a call whose first argument is a selector with which [`selected`] found nothing.

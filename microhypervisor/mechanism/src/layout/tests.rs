@@ -55,7 +55,7 @@ proptest! {
     #[test]
     fn any_map_is_told_in_few_ranges(map in firmware(), megabytes in 1..40u64) {
         let size = megabytes * LARGE;
-        let mut memory: Ranges<Memory, 256> = Ranges::new();
+        let mut memory: Ranges<Memory, 256> = Ranges::empty();
         for (start, end, kind) in map {
             memory.add(start, end, kind);
         }
@@ -87,7 +87,7 @@ proptest! {
 
 #[test]
 fn a_pool_needs_room_below_the_limit() {
-    let mut memory: Ranges<Memory, 256> = Ranges::new();
+    let mut memory: Ranges<Memory, 256> = Ranges::empty();
     memory.add(0, 64 << 20, AVAILABLE);
     memory.add(LIMIT, 2 * LIMIT, AVAILABLE);
     assert_eq!(lay_out(&mut memory, &PARTS, (64 << 20, KERNEL), LIMIT, 64), None);
@@ -107,7 +107,7 @@ fn sizes_have_units() {
 /// Where the map is full, room for the pool is made of other memory than the pool's.
 #[test]
 fn the_pool_is_the_kernels_in_a_full_map() {
-    let mut memory: Ranges<Memory, 8> = Ranges::new();
+    let mut memory: Ranges<Memory, 8> = Ranges::empty();
     // The last of these is the smallest, and the highest that a pool fits in.
     for (index, size) in [5, 4, 3, 2].into_iter().enumerate() {
         let start = u64::try_from(index).expect("small") * 8 * LARGE;

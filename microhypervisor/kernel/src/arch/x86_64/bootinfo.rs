@@ -56,7 +56,7 @@ impl BootInfo {
             2 => Protocol::Multiboot2,
             _ => return Err("loaded by neither PVH nor Multiboot 2"),
         };
-        let mut memory = Memory::new();
+        let mut memory = Memory::empty();
         let said = read(protocol, address, PHYSICAL, &mut |base, size, kind: MemoryKind| {
             memory.add(base, base.saturating_add(size), kind as u32);
         })?;

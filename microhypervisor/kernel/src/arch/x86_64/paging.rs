@@ -31,7 +31,6 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const STACKS: u64 = 0xffff_ff00_0000_0000;
 
 /// Tables of a component.
-#[derive(Debug)]
 pub(crate) struct Host;
 
 impl Format for Host {
@@ -46,7 +45,6 @@ impl Format for Host {
 /// Nested tables of a guest. In SVM they have the format of host tables, and every access of a guest is a user access; in EPT the
 /// three low bits are the rights to read, write and execute. What is said here holds for both, since every page can be read; only
 /// the attributes of leaves differ.
-#[derive(Debug)]
 pub(crate) struct Guest;
 
 impl Format for Guest {

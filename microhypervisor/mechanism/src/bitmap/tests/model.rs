@@ -20,7 +20,7 @@ fn is_allowed(bitmap: &Bitmap, bit: u16) -> bool {
 proptest! {
     #[test]
     fn is_a_set_of_numbers(steps in proptest::collection::vec((any::<bool>(), any::<u16>(), 0..10u32, 0..3usize), 0..40)) {
-        let (heap, mut bitmap) = (Heap::new(0), Bitmap::new());
+        let (heap, mut bitmap) = (Heap::new(0), Bitmap::empty());
         let mut model = BTreeSet::new();
         for (allowed, near, order, frames) in steps {
             // Often at the edges of bytes and frames.

@@ -173,7 +173,7 @@ impl<F: Format + 'static> World<F> {
         walker.remember();
         let hook = Rc::clone(&walker);
         HOOK.set(Some(Box::new(move || hook.check())));
-        let mut freed = Freed::new();
+        let mut freed = Freed::default();
         let answer = act(&mut freed);
         walker.check();
         // The caller flushes, and only then the frames go.
@@ -364,7 +364,6 @@ fn play<F: Format + 'static>(steps: Vec<Step>) {
             Step::Strip(most) => world.strip(most),
         }
     }
-    // SAFETY: nobody walks any more.
-    unsafe { world.table.destroy(&world.frames) };
-    assert_eq!(world.frames.heap.used(), 0);
+    super::destroy(&world.table, &world.frames);
+    assert_eq!(world.frames.heap.used(), 1);
 }

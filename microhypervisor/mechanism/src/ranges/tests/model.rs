@@ -29,7 +29,7 @@ proptest! {
     /// With room enough the map is what a list of bytes would be.
     #[test]
     fn is_an_array_of_bytes(pieces in pieces()) {
-        let mut ranges: Ranges<Memory, 300> = Ranges::new();
+        let mut ranges: Ranges<Memory, 300> = Ranges::empty();
         let mut bytes = [0u32; SPACE];
         for (base, size, kind, add) in pieces {
             let end = (base + size).min(SPACE as u64);
@@ -57,7 +57,7 @@ proptest! {
     /// However little room there is: nothing is lost, nothing becomes available, and the kernel's stays the kernel's.
     #[test]
     fn nothing_is_lost_where_room_is_short(pieces in pieces(), most in 3..8usize) {
-        let (mut large, mut small): (Ranges<Memory, 300>, Ranges<Memory, 8>) = (Ranges::new(), Ranges::new());
+        let (mut large, mut small): (Ranges<Memory, 300>, Ranges<Memory, 8>) = (Ranges::empty(), Ranges::empty());
         for (base, size, kind, _) in pieces {
             let kind = if kind == 6 { 5 } else { kind };
             large.add(base, base + size, kind);
@@ -80,7 +80,7 @@ proptest! {
 
     #[test]
     fn what_is_available_is_whole_pages(pieces in pieces()) {
-        let mut ranges: Ranges<Memory, 300> = Ranges::new();
+        let mut ranges: Ranges<Memory, 300> = Ranges::empty();
         for (base, size, kind, _) in pieces {
             ranges.add(base, base + size, kind);
         }

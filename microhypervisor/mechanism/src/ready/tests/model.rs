@@ -18,9 +18,9 @@ impl Linked<Ready> for Member {
 fn highest_first_and_in_order() {
     let members: Vec<_> = [(3, 0), (127, 1), (3, 2), (0, 3), (64, 4)]
         .into_iter()
-        .map(|(priority, id)| Member(priority, id, Link::new()))
+        .map(|(priority, id)| Member(priority, id, Link::none()))
         .collect();
-    let queue = ReadyQueue::new();
+    let queue = ReadyQueue::empty();
     members.iter().for_each(|m| queue.insert(m, m.0, false));
     assert_eq!(queue.highest(), Some(127));
     assert!(queue.is_waiting(3) && !queue.is_waiting(4));
@@ -32,8 +32,8 @@ fn highest_first_and_in_order() {
 
 #[test]
 fn removal_clears_the_priority() {
-    let member = Member(5, 0, Link::new());
-    let queue = ReadyQueue::new();
+    let member = Member(5, 0, Link::none());
+    let queue = ReadyQueue::empty();
     queue.insert(&member, 5, true);
     queue.remove(&member, 5);
     assert_eq!(queue.highest(), None);
@@ -45,8 +45,8 @@ proptest! {
     #[test]
     fn is_a_queue_per_priority(steps in proptest::collection::vec((0..4u8, 0..12usize), 0..120)) {
         let priorities = [0, 0, 1, 63, 64, 64, 64, 100, 126, 127, 127, 127];
-        let members: Vec<_> = priorities.into_iter().zip(0..).map(|(at, id)| Member(at, id, Link::new())).collect();
-        let queue = ReadyQueue::new();
+        let members: Vec<_> = priorities.into_iter().zip(0..).map(|(at, id)| Member(at, id, Link::none())).collect();
+        let queue = ReadyQueue::empty();
         let mut model: BTreeMap<u8, VecDeque<usize>> = BTreeMap::new();
         for (what, index) in steps {
             let (member, priority) = (&members[index], members[index].0);

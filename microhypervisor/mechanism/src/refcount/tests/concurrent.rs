@@ -31,7 +31,7 @@ impl World {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             capability: AtomicBool::new(true),
-            count: RefCount::new(),
+            count: RefCount::one(),
             memory: UnsafeCell::new(0),
             left: [AtomicBool::new(false), AtomicBool::new(false)],
             freed: AtomicU32::new(0),
@@ -199,7 +199,7 @@ fn what_is_found_by_a_late_reference_waits_again() {
     explore(move || {
         let world = Arc::new(Handlers {
             capabilities: [AtomicBool::new(true), AtomicBool::new(false)],
-            count: RefCount::new(),
+            count: RefCount::one(),
             memory: UnsafeCell::new(0),
             cores: core::array::from_fn(|_| AtomicU32::new(0)),
             freed: AtomicU32::new(0),

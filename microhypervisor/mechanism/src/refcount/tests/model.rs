@@ -8,7 +8,7 @@ proptest! {
     /// References come and go, some of them during the grace period: the memory goes once, when there are none.
     #[test]
     fn memory_goes_once(takes in proptest::collection::vec(any::<bool>(), 0..40)) {
-        let count = RefCount::new();
+        let count = RefCount::one();
         let (mut held, mut listed, mut touched, mut gone) = (1u32, false, false, false);
         for take in takes.into_iter().chain([false; 44]) {
             if take && !gone {

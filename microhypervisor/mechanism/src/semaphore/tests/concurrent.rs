@@ -6,6 +6,7 @@ use crate::mail::{Inbox, Letter, Mail};
 use crate::semaphore::{Closed, Semaphore, Waiter, Waiting};
 use crate::sync::explore;
 use crate::work::Work;
+use core::ptr::NonNull;
 use loom::cell::Cell;
 use loom::sync::atomic::{
     AtomicBool,
@@ -51,8 +52,8 @@ impl Waiter for Thread {
 impl Thread {
     fn new(inbox: &Arc<Inbox<Thread>>) -> Self {
         Self {
-            link: Link::new(),
-            mail: Mail::new(),
+            link: Link::none(),
+            mail: Mail::none(),
             inbox: Arc::clone(inbox),
             alive: AtomicBool::new(true),
             told: Cell::new(None),
@@ -79,7 +80,7 @@ unsafe impl Send for World {}
 
 impl World {
     fn new(count: u64) -> Arc<Self> {
-        let inbox = Arc::new(Inbox::new());
+        let inbox = Arc::new(Inbox::empty());
         let threads = [Thread::new(&inbox), Thread::new(&inbox)];
         Arc::new(Self { semaphore: Semaphore::new(count), inbox, threads, over: AtomicBool::new(false) })
     }
@@ -87,8 +88,7 @@ impl World {
     /// Takes the mail of the core that all threads belong to. Answers which of them were woken, with what.
     fn deliver(&self) -> Vec<(usize, Option<u64>)> {
         let mut woken = Vec::new();
-        // SAFETY: one core takes, and the threads are part of the world.
-        for (thread, bits) in unsafe { self.inbox.take_all() } {
+        let handle = |thread: NonNull<Thread>, bits: u32| {
             let index = self.threads.iter().position(|other| core::ptr::eq(other, thread.as_ptr())).expect("ours");
             let thread = &self.threads[index];
             if bits & KILL != 0 {
@@ -98,7 +98,9 @@ impl World {
             if bits & WAKE != 0 && thread.is_alive() {
                 woken.push((index, thread.told.get()));
             }
-        }
+        };
+        // SAFETY: one core takes, and the threads are part of the world.
+        unsafe { self.inbox.take_all(handle) };
         woken
     }
 

@@ -9,7 +9,6 @@ use proptest::prelude::{Just, Strategy, any, prop_assert_eq, prop_oneof, proptes
 use std::collections::VecDeque;
 use std::vec::Vec;
 
-#[derive(Default)]
 struct Thread {
     link: Link<Thread>,
     dead: Cell<bool>,
@@ -97,7 +96,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #[test]
     fn is_two_numbers_and_a_queue(first in prop_oneof![Just(0), 0..3u64, Just(u64::MAX)], steps in steps()) {
-        let threads: [Thread; THREADS] = Default::default();
+        let threads: [Thread; THREADS] = core::array::from_fn(|_| Thread { link: Link::none(), dead: Cell::default(), told: Cell::default() });
         let semaphore = Semaphore::new(first);
         let mut model = Model { count: first, ..Model::default() };
         for step in steps {

@@ -32,7 +32,7 @@ impl Deadline for Member {
 }
 
 fn members(count: usize) -> Vec<Member> {
-    (0..count).map(|id| Member { when: Cell::new(0), id, timer: Timer::new() }).collect()
+    (0..count).map(|id| Member { when: Cell::new(0), id, timer: Timer::none() }).collect()
 }
 
 fn id(member: Option<NonNull<Member>>) -> Option<usize> {
@@ -75,7 +75,7 @@ proptest! {
     #[test]
     fn is_a_sorted_set(steps in steps()) {
         let members = members(64);
-        let queue = TimeoutQueue::new();
+        let queue = TimeoutQueue::empty();
         // By deadline, then by when it came.
         let mut model: BTreeSet<(u64, usize, usize)> = BTreeSet::new();
         for (turn, step) in steps.into_iter().enumerate() {
@@ -120,7 +120,7 @@ fn no_operation_takes_long_among_many() {
     let members = members(COUNT);
     // Ascending, descending, and in no order.
     for key in [|at: u64| at, |at: u64| u64::MAX - at, |at: u64| at.wrapping_mul(0x9e37_79b9_7f4a_7c15)] {
-        let queue = TimeoutQueue::new();
+        let queue = TimeoutQueue::empty();
         let (mut most, mut sum) = ([0; 3], [0u64; 3]);
         let mut note = |what: usize| {
             let steps = STEPS.take();

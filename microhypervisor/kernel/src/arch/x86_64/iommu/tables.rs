@@ -51,7 +51,7 @@ impl Tables {
     /// Empty tables over a zeroed root frame.
     ///
     /// # Safety
-    /// The frame belongs to the tables until [`Tables::destroy`].
+    /// The frame belongs to the tables as long as they are used.
     pub(crate) const unsafe fn new(format: Format, root: NonNull<u8>) -> Self {
         let root = match format {
             // SAFETY: the caller vouches for the frame.
@@ -118,15 +118,6 @@ impl Tables {
     /// Takes tables out with all that is in them, a piece of work of that; they must be flushed. Answers whether there may be more.
     pub(crate) fn strip(&self, frames: &impl TableFrames, work: &mut Work, freed: &mut Freed) -> bool {
         each!(self, table => table.strip(frames, work, freed))
-    }
-
-    /// Gives all tables back, the root included.
-    ///
-    /// # Safety
-    /// No device is in the space, now or later.
-    pub(crate) unsafe fn destroy(&self, frames: &impl TableFrames) {
-        // SAFETY: without a device there is no domain, and nothing is cached.
-        each!(self, table => unsafe { table.destroy(frames) });
     }
 
     /// Lets the units forget an aligned range of 2^order pages, or everything. No device reaches what was unmapped there when this returns.
