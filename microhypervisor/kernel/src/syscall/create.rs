@@ -103,7 +103,7 @@ pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
         // SAFETY: the frame is the space's from now on.
         SpaceKind::Guest => new_space(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
         SpaceKind::Dma => {
-            let format = iommu::format().ok_or(Status::BadFeature)?;
+            let format = iommu::limits().ok_or(Status::BadFeature)?.format;
             // SAFETY: the frame is the space's from now on.
             new_space(payer, |root| Content::Dma(unsafe { iommu::Tables::new(format, root) }))?
         }
