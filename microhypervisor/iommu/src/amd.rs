@@ -127,6 +127,7 @@ pub(crate) const fn command(what: Forget) -> [u64; 2] {
     // An address of ones is everything. Bits 0 and 1: more than a page, inner entries too.
     const ALL: u64 = 0x7fff_ffff_ffff_f000 | 3;
     match what {
+        Forget::Devices | Forget::Translations | Forget::Interrupts => [8 << 60, 0],
         Forget::Device(device, _) => [2 << 60 | device.0 as u64, 0],
         Forget::Domain(domain) => [3 << 60 | (domain as u64) << 32, ALL],
         Forget::Range(domain, address, 0) => [3 << 60 | (domain as u64) << 32, address | 2],
@@ -136,9 +137,6 @@ pub(crate) const fn command(what: Forget) -> [u64; 2] {
         Forget::Interrupt(device, _) => [5 << 60 | device.0 as u64, 0],
     }
 }
-
-/// Forgets everything.
-pub(crate) const EVERYTHING: [u64; 2] = [8 << 60, 0];
 
 /// Writes `value` to a physical address, 8-byte aligned, when all commands before are done.
 pub(crate) const fn wait(address: u64, value: u32) -> [u64; 2] {

@@ -2,12 +2,13 @@
 //! The firmware's tables: IVRS of AMD-Vi (48882, 5.2) and DMAR of VT-d (VT-d, chapter 8).
 //!
 //! Both are a header and then parts, each with its length: a part for each unit (several, of different age, for the same unit in an IVRS), which has
-//! I/O APICs among its own parts, and one for each range of memory that devices need as it is (IVMD, RMRR). A part is read within its own bounds
-//! ([`Part`]); what is missing in it ends it, and one that is longer than what it is in ends that.
+//! I/O APICs among its own parts, and one for each range of memory that devices need as it is (IVMD, RMRR). A part is read within its own bounds;
+//! what is missing in it ends it, and one that is longer than what it is in ends that.
 //!
 //! A DMAR names devices by paths: a bus, and device and function of each bridge on the way.
 
 use crate::{Kind, Requester};
+use cloister_boot_info::Part;
 
 /// Most units, I/O APICs and ranges that are kept.
 pub const UNITS: usize = 16;
@@ -50,6 +51,8 @@ pub struct Found {
     pub kind: Kind,
     /// Interrupts may be remapped: firmware has no reasons against it.
     pub allows_interrupts: bool,
+    /// Local APICs are to stay without x2APIC mode: firmware has reasons against that (VT-d 8.1).
+    pub refuses_x2apic: bool,
     /// Physical addresses of registers, and the unit's own PCI function (AMD-Vi).
     pub units: [Option<(u64, Requester)>; UNITS],
     /// I/O APICs: identity in the MADT, and who it is to the units.
@@ -60,43 +63,19 @@ pub struct Found {
     pub incomplete: bool,
 }
 
-/// Bytes of a table, from whatever memory.
-pub trait Bytes {
-    /// The byte at an offset; `None` beyond the end.
-    fn byte(&self, offset: u64) -> Option<u8>;
+/// The parts of a table or part from an offset on, each as long as `length` says.
+fn parts<'a>(whole: Part<'a>, first: u64, length: impl Fn(Part<'a>) -> Option<u64>) -> impl Iterator<Item = Part<'a>> {
+    let mut offset = first;
+    core::iter::from_fn(move || {
+        let rest = whole.part(offset, whole.size.checked_sub(offset)?)?;
+        let size = length(rest).filter(|length| *length >= 4)?;
+        offset += size;
+        rest.part(0, size)
+    })
 }
 
-/// A part of a table. Offsets count from its start.
-#[derive(Debug)]
-struct Part<'a, B: ?Sized> {
-    table: &'a B,
-    start: u64,
-    size: u64,
-}
-
-impl<'a, B: Bytes + ?Sized> Part<'a, B> {
-    fn byte(&self, offset: u64) -> Option<u8> {
-        if offset < self.size { self.table.byte(self.start + offset) } else { None }
-    }
-
-    fn short(&self, offset: u64) -> Option<u16> {
-        Some(u16::from_le_bytes([self.byte(offset)?, self.byte(offset + 1)?]))
-    }
-
-    fn long(&self, offset: u64) -> Option<u64> {
-        (0..8).rev().try_fold(0, |sum, index| Some(sum << 8 | u64::from(self.byte(offset + index)?)))
-    }
-
-    /// The parts from an offset on, as long as `length` says.
-    fn parts(&self, first: u64, length: impl Fn(&Self) -> Option<u64>) -> impl Iterator<Item = Part<'a, B>> {
-        let mut offset = first;
-        core::iter::from_fn(move || {
-            let rest = Part { table: self.table, start: self.start + offset, size: self.size.checked_sub(offset)? };
-            let size = length(&rest).filter(|length| (4..=rest.size).contains(length))?;
-            offset += size;
-            Some(Part { size, ..rest })
-        })
-    }
+fn requester(part: Part<'_>, offset: u64) -> Option<Requester> {
+    Some(Requester(u16::from_le_bytes([part.u8(offset)?, part.u8(offset + 1)?])))
 }
 
 impl Found {
@@ -106,6 +85,7 @@ impl Found {
         Self {
             kind,
             allows_interrupts: false,
+            refuses_x2apic: false,
             units: [None; UNITS],
             io_apics: [None; IO_APICS],
             reserved: [None; RANGES],
@@ -114,121 +94,107 @@ impl Found {
     }
 
     /// Reads a table whose header and checksum are right. `below` answers the bus behind a bridge.
-    pub fn read<B: Bytes + ?Sized>(kind: Kind, table: &B, size: u64, below: impl Fn(Requester) -> u8) -> Self {
-        let table = Part { table, start: 0, size };
-        let mut found = Self::none(kind);
-        found.allows_interrupts = kind == Kind::Amd || table.byte(37).is_some_and(|flags| flags & 1 != 0);
-        for part in table.parts(FIRST, |part| part.short(2).map(u64::from)) {
+    pub fn read(&mut self, kind: Kind, table: Part<'_>, below: &dyn Fn(Requester) -> u8) {
+        let flags = table.u8(37).filter(|_| kind == Kind::Intel);
+        self.kind = kind;
+        self.allows_interrupts = kind == Kind::Amd || flags.is_some_and(|flags| flags & 1 != 0);
+        // Only a platform that remaps interrupts has a say.
+        self.refuses_x2apic = flags.is_some_and(|flags| flags & 3 == 3);
+        for part in parts(table, FIRST, |part| part.number(2, 2)) {
             // What is missing in a part ends the part.
-            let _ = match (kind, part.byte(0), part.short(0)) {
-                (Kind::Amd, Some(0x10), _) => found.amd_unit(&part, 24),
-                (Kind::Amd, Some(0x11 | 0x40), _) => found.amd_unit(&part, 40),
-                (Kind::Amd, Some(0x20..=0x22), _) => found.amd_memory(&part),
-                (Kind::Intel, _, Some(0)) => found.intel_unit(&part, below_bridges(&below)),
-                (Kind::Intel, _, Some(1)) => found.intel_memory(&part, below_bridges(&below)),
+            let _ = match (kind, part.u8(0), part.number(0, 2)) {
+                (Kind::Amd, Some(0x10), _) => self.amd_unit(part, 24),
+                (Kind::Amd, Some(0x11 | 0x40), _) => self.amd_unit(part, 40),
+                (Kind::Amd, Some(0x20..=0x22), _) => self.amd_memory(part),
+                (Kind::Intel, _, Some(0)) => self.intel_unit(part, below),
+                (Kind::Intel, _, Some(1)) => self.intel_memory(part, below),
                 _ => Some(()),
             };
         }
-        found
     }
 
-    fn unit(&mut self, base: u64, segment: u16, device: Requester) {
+    fn unit(&mut self, base: u64, segment: u64, device: Requester) {
         let known = self.units.iter().flatten().any(|(known, _)| *known == base);
-        if segment != 0 || !(known || put(&mut self.units, (base, device))) {
-            self.incomplete = true;
-        }
+        self.incomplete |= segment != 0 || !(known || put(&mut self.units, (base, device)));
     }
 
     fn io_apic(&mut self, id: u8, device: Requester) {
         self.incomplete |= !put(&mut self.io_apics, (id, device));
     }
 
-    fn amd_unit<B: Bytes + ?Sized>(&mut self, part: &Part<'_, B>, header: u64) -> Option<()> {
-        part.byte(header - 1)?;
-        self.unit(part.long(8)?, part.short(16)?, Requester(part.short(4)?));
-        let length = |entry: &Part<'_, B>| {
-            Some(match entry.byte(0)? {
+    fn memory(&mut self, range: Reserved) {
+        self.incomplete |= !put(&mut self.reserved, range);
+    }
+
+    fn amd_unit(&mut self, part: Part<'_>, header: u64) -> Option<()> {
+        part.u8(header - 1)?;
+        self.unit(part.number(8, 8)?, part.number(16, 2)?, requester(part, 4)?);
+        let length = |entry: Part<'_>| {
+            Some(match entry.u8(0)? {
                 0..0x40 => 4,
                 0x40..0x80 => 8,
                 0x80..0xc0 => 16,
                 // ACPI device by name: its last field has a length of its own.
-                0xf0 => 22 + u64::from(entry.byte(21)?),
+                0xf0 => 22 + u64::from(entry.u8(21)?),
                 _ => 32,
             })
         };
-        for entry in part.parts(header, length) {
+        for entry in parts(part, header, length) {
             // Special device, of the variety I/O APIC.
-            if entry.byte(0) == Some(0x48) && entry.byte(7) == Some(1) {
-                self.io_apic(entry.byte(4)?, Requester(entry.short(5)?));
+            if entry.u8(0) == Some(0x48) && entry.u8(7) == Some(1) {
+                self.io_apic(entry.u8(4)?, requester(entry, 5)?);
             }
         }
         Some(())
     }
 
-    fn amd_memory<B: Bytes + ?Sized>(&mut self, part: &Part<'_, B>) -> Option<()> {
-        let flags = part.byte(1)?;
-        let device = Requester(part.short(4)?);
-        let (first, last) = match part.byte(0)? {
+    fn amd_memory(&mut self, part: Part<'_>) -> Option<()> {
+        let flags = part.u8(1)?;
+        let device = requester(part, 4)?;
+        let (first, last) = match part.u8(0)? {
             0x20 => (Requester(0), Requester(u16::MAX)),
             0x21 => (device, device),
-            _ => (device, Requester(part.short(6)?)),
+            _ => (device, requester(part, 6)?),
         };
-        let (base, size) = (part.long(16)?, part.long(24)?);
+        let (base, size) = (part.number(16, 8)?, part.number(24, 8)?);
         // An exclusion range (bit 3) is one that units need not translate, which here is the same as one that is mapped as it is.
         let [read, write] = [2, 4].map(|right| flags & (8 | right) != 0);
         self.memory(Reserved { first, last, base, end: base.checked_add(size)?, read, write });
         Some(())
     }
 
-    fn intel_unit<B: Bytes + ?Sized>(
-        &mut self,
-        part: &Part<'_, B>,
-        device: impl Fn(&Part<'_, B>) -> Option<Requester>,
-    ) -> Option<()> {
-        self.unit(part.long(8)?, part.short(6)?, Requester(u16::MAX));
-        for scope in part.parts(16, scope_length) {
-            if scope.byte(0)? == 3 {
-                self.io_apic(scope.byte(4)?, device(&scope)?);
+    fn intel_unit(&mut self, part: Part<'_>, below: &dyn Fn(Requester) -> u8) -> Option<()> {
+        self.unit(part.number(8, 8)?, part.number(6, 2)?, Requester(u16::MAX));
+        for scope in parts(part, 16, scope_length) {
+            if scope.u8(0)? == 3 {
+                self.io_apic(scope.u8(4)?, device(scope, below)?);
             }
         }
         Some(())
     }
 
-    fn intel_memory<B: Bytes + ?Sized>(
-        &mut self,
-        part: &Part<'_, B>,
-        device: impl Fn(&Part<'_, B>) -> Option<Requester>,
-    ) -> Option<()> {
-        if part.short(6)? != 0 {
-            return None;
-        }
-        let (base, last) = (part.long(8)?, part.long(16)?);
-        let end = last.checked_add(1).filter(|end| *end > base)?;
-        for scope in part.parts(24, scope_length) {
-            let device = device(&scope)?;
+    fn intel_memory(&mut self, part: Part<'_>, below: &dyn Fn(Requester) -> u8) -> Option<()> {
+        let (base, last) = (part.number(8, 8)?, part.number(16, 8)?);
+        let end = last.checked_add(1).filter(|end| *end > base && part.number(6, 2) == Some(0))?;
+        for scope in parts(part, 24, scope_length) {
+            let device = device(scope, below)?;
             self.memory(Reserved { first: device, last: device, base, end, read: true, write: true });
         }
         Some(())
     }
-
-    fn memory(&mut self, range: Reserved) {
-        self.incomplete |= !put(&mut self.reserved, range);
-    }
 }
 
 /// Length of a device scope (VT-d 8.3.1), which has one step of a path at least.
-fn scope_length<B: Bytes + ?Sized>(scope: &Part<'_, B>) -> Option<u64> {
-    scope.byte(1).map(u64::from).filter(|length| *length >= 8)
+fn scope_length(scope: Part<'_>) -> Option<u64> {
+    scope.u8(1).map(u64::from).filter(|length| *length >= 8)
 }
 
 /// The device that a scope's path leads to.
-fn below_bridges<B: Bytes + ?Sized>(below: &impl Fn(Requester) -> u8) -> impl Fn(&Part<'_, B>) -> Option<Requester> {
-    move |scope| {
-        let step = |bus, step: u64| Some(Requester::new(bus, scope.byte(6 + 2 * step)?, scope.byte(7 + 2 * step)?));
-        let last = ((scope.size - 6) / 2).min(BRIDGES) - 1;
-        let bus = (0..last).try_fold(scope.byte(5)?, |bus, at| Some(below(step(bus, at)?)))?;
-        step(bus, last)
-    }
+fn device(scope: Part<'_>, below: &dyn Fn(Requester) -> u8) -> Option<Requester> {
+    let step = |bus, step: u64| Some(Requester::new(bus, scope.u8(6 + 2 * step)?, scope.u8(7 + 2 * step)?));
+    let last = ((scope.size - 6) / 2).min(BRIDGES) - 1;
+    let bus = (0..last).try_fold(scope.u8(5)?, |bus, at| Some(below(step(bus, at)?)))?;
+    step(bus, last)
 }
 
 /// Adds what is not there. Answers whether it is there now.

@@ -155,6 +155,9 @@ pub const fn attributes(read: bool, write: bool) -> u64 {
 /// The descriptor that makes a unit forget.
 pub(crate) const fn descriptor(what: Forget, unit: Abilities) -> [u64; 2] {
     match what {
+        Forget::Devices => [1 | 1 << 4, 0],
+        Forget::Translations => [2 | 1 << 4 | DRAIN, 0],
+        Forget::Interrupts => [4, 0],
         Forget::Device(device, domain) => [1 | 3 << 4 | (domain as u64) << 16 | (device.0 as u64) << 32, 0],
         Forget::Range(domain, address, order) if unit.has_range(order) => {
             [2 | 3 << 4 | DRAIN | (domain as u64) << 16, address | order as u64]
@@ -163,9 +166,6 @@ pub(crate) const fn descriptor(what: Forget, unit: Abilities) -> [u64; 2] {
         Forget::Interrupt(_, index) => [4 | 1 << 4 | (index as u64) << 32, 0],
     }
 }
-
-/// Forgets all context entries, all translations, all interrupts.
-pub(crate) const EVERYTHING: [[u64; 2]; 3] = [[1 | 1 << 4, 0], [2 | 1 << 4 | DRAIN, 0], [4, 0]];
 
 /// Waits for reads and writes that are under way.
 const DRAIN: u64 = 3 << 6;

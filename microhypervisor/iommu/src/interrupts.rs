@@ -52,7 +52,7 @@ impl<B: Bus> Iommu<B> {
 
     /// Address of the table of a device's interrupts. With AMD-Vi it gets one with its first interrupt, for ever.
     fn table(&mut self, device: Requester) -> Result<u64, Status> {
-        if self.kind == Kind::Intel {
+        if self.found.kind == Kind::Intel {
             return Ok(self.tables + 257 * intel::TABLE);
         }
         let word = self.entry(device) + amd::INTERRUPTS;
@@ -72,7 +72,7 @@ impl<B: Bus> Iommu<B> {
 
     /// Bytes of an entry.
     fn size(&self) -> u64 {
-        if self.kind == Kind::Amd && !self.wide { 4 } else { 16 }
+        if self.found.kind == Kind::Amd && !self.wide { 4 } else { 16 }
     }
 
     /// Takes an interrupt of a device that leads to a vector of a local APIC.
@@ -80,7 +80,7 @@ impl<B: Bus> Iommu<B> {
     /// # Errors
     /// `BadCore`: the APIC cannot be named. `OutOfMemory`: there is no entry left.
     pub fn take(&mut self, source: Requester, apic: u32, vector: u8, level: bool) -> Result<Taken, Status> {
-        let (entry, count) = match self.kind {
+        let (entry, count) = match self.found.kind {
             Kind::Amd => (amd::interrupt(apic, vector, self.wide), OF_DEVICE),
             Kind::Intel => (intel::interrupt(source, apic, vector, level, self.wide), OF_ALL),
         };
@@ -93,7 +93,7 @@ impl<B: Bus> Iommu<B> {
             self.bus.write32(at + offset, value);
         }
         self.forget(&[Forget::Interrupt(source, index)]);
-        Ok(match self.kind {
+        Ok(match self.found.kind {
             // The table is found by the source, the entry by what is elsewhere vector and delivery mode.
             Kind::Amd => Taken { index, message: (WINDOW.into(), index.into()), redirection: (0, index.into()) },
             Kind::Intel => {

@@ -14,6 +14,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod amd;
+mod devices;
 mod driver;
 pub mod firmware;
 pub mod intel;
@@ -25,8 +26,7 @@ mod unit;
 
 use core::fmt;
 
-pub use driver::{BLOCKED, Bus, Iommu, Setup, memory, register_pages};
-pub use firmware::Bytes;
+pub use driver::{BLOCKED, Bus, Iommu, Setup};
 pub use interrupts::Taken;
 
 /// Who made the units.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Faults that are kept until somebody asks, and how much of them is told.
+//! Faults that are kept until somebody asks, and when a device has had its say.
 //!
-//! A device can fault as fast as it can make accesses. So the first eight are worth a line, and then each whose number is a power of two; at most
-//! [`KEPT`] are kept; and one that comes when there were [`STORM`] in a second says that its device has had its say.
+//! A device can fault as fast as it can make accesses. So at most [`KEPT`] are kept; and one that comes when there were [`STORM`] in a second
+//! silences its device.
 
 use crate::Fault;
 
@@ -11,23 +11,14 @@ pub const KEPT: usize = 32;
 /// Faults in a second that are too many.
 pub const STORM: u32 = 100;
 
-/// What to do about a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// Number of the fault, if it is worth a line.
-    pub tell: Option<u64>,
-    /// Its device is to be silenced.
-    pub storm: bool,
-}
-
 /// Faults that are kept.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Log {
     kept: [Option<Fault>; KEPT],
-    first: usize,
-    count: usize,
+    /// How many were ever kept, and taken.
+    added: usize,
+    taken: usize,
     lost: u32,
-    all: u64,
     recent: u32,
     since: u64,
 }
@@ -36,31 +27,22 @@ impl Log {
     /// None so far.
     #[must_use]
     pub const fn new() -> Self {
-        Self { kept: [None; KEPT], first: 0, count: 0, lost: 0, all: 0, recent: 0, since: 0 }
+        Self { kept: [None; KEPT], added: 0, taken: 0, lost: 0, recent: 0, since: 0 }
     }
 
-    /// Number of faults so far.
-    #[must_use]
-    pub const fn all(&self) -> u64 {
-        self.all
-    }
-
-    /// Keeps a fault. `now` and `second` are in ticks of a clock.
-    pub fn add(&mut self, fault: Fault, now: u64, second: u64) -> Verdict {
-        self.all += 1;
-        match self.kept.get_mut((self.first + self.count) % KEPT) {
-            Some(place) if self.count < KEPT => {
-                *place = Some(fault);
-                self.count += 1;
-            }
-            _ => self.lost = self.lost.saturating_add(1),
+    /// Keeps a fault. `now` and `second` are in ticks of a clock. Answers whether its device is to be silenced.
+    pub fn add(&mut self, fault: Fault, now: u64, second: u64) -> bool {
+        if self.added - self.taken < KEPT {
+            self.kept[self.added % KEPT] = Some(fault);
+            self.added += 1;
+        } else {
+            self.lose();
         }
         if now.wrapping_sub(self.since) > second {
             (self.since, self.recent) = (now, 0);
         }
         self.recent = self.recent.saturating_add(1);
-        let tell = self.all <= 8 || self.all.is_power_of_two();
-        Verdict { tell: tell.then_some(self.all), storm: self.recent >= STORM }
+        self.recent >= STORM
     }
 
     /// Units lost some: at least one.
@@ -70,16 +52,9 @@ impl Log {
 
     /// Takes the oldest fault, with the number of those that were not kept since the last was taken.
     pub fn take(&mut self) -> Option<(Fault, u32)> {
-        let fault = self.kept.get_mut(self.first)?.take()?;
-        self.first = (self.first + 1) % KEPT;
-        self.count -= 1;
+        let fault = self.kept[self.taken % KEPT].take()?;
+        self.taken += 1;
         Some((fault, core::mem::take(&mut self.lost)))
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -122,21 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_become_few() {
-        let mut log = Log::new();
-        let told = (0..1u64 << 16).filter(|tick| log.add(fault(0), *tick, SECOND).tell.is_some()).count();
-        assert_eq!(told, 8 + 13);
-        assert_eq!(log.all(), 1 << 16);
-    }
-
-    #[test]
     fn a_storm_is_a_hundred_in_a_second() {
         let mut log = Log::new();
         // Ninety a second, for ever.
-        assert!((0..10_000u64).all(|index| !log.add(fault(0), 5000 + index * SECOND / 90, SECOND).storm));
+        assert!((0..10_000u64).all(|index| !log.add(fault(0), 5000 + index * SECOND / 90, SECOND)));
         // A burst after a pause; it is one again a second later.
         for start in [10_000_000, 10_000_000 + 2 * SECOND] {
-            let storm: Vec<_> = (0..150).map(|_| log.add(fault(0), start, SECOND).storm).collect();
+            let storm: Vec<_> = (0..150).map(|_| log.add(fault(0), start, SECOND)).collect();
             assert_eq!(storm.iter().position(|storm| *storm), Some(STORM as usize - 1));
             assert!(storm[STORM as usize..].iter().all(|storm| *storm));
         }

@@ -9,6 +9,8 @@ use crate::{Fault, Kind, amd, intel};
 
 /// Bytes of a ring: 256 records.
 const RING: u64 = 4096;
+/// Bytes of memory that a unit has for itself: rings of commands and of events (AMD-Vi), and a page for what it writes.
+pub(crate) const MEMORY: u64 = 3 * RING;
 /// How often a unit that says that it has a fault is looked at in vain.
 const LOOKS: u32 = 2;
 
@@ -17,50 +19,52 @@ const LOOKS: u32 = 2;
 pub(crate) struct Unit {
     pub(crate) base: u64,
     pub(crate) abilities: Abilities,
-    /// Ring of commands, and the offset of the next.
-    commands: u64,
+    /// Physical address of [`MEMORY`] bytes, zeroed at first.
+    memory: u64,
+    /// Offset of the next command, and of the next event.
     command: u64,
-    /// Ring of events, and the offset of the next (AMD-Vi).
-    events: u64,
     event: u64,
-    /// Where the unit says that commands are done, and how often it has been asked to.
-    done: u64,
+    /// How often the unit has been asked to say that commands are done.
     count: u32,
 }
 
 impl Unit {
-    fn new(bus: &impl Bus, base: u64, abilities: Abilities) -> Result<Self, &'static str> {
-        let (commands, events, done) = (bus.kept_frame()?, bus.kept_frame()?, bus.kept_frame()?);
-        Ok(Self { base, abilities, commands, command: 0, events, event: 0, done, count: 0 })
+    const fn new(base: u64, memory: u64, abilities: Abilities) -> Self {
+        Self { base, abilities, memory, command: 0, event: 0, count: 0 }
+    }
+
+    /// Where the next event is read.
+    const fn next_event(&self) -> u64 {
+        self.memory + RING + self.event
     }
 
     /// A unit of AMD-Vi that takes commands, logs events, and blocks what the device table does not let pass.
-    pub(crate) fn start_amd(bus: &impl Bus, base: u64, tables: u64, wide: bool) -> Result<Self, &'static str> {
+    pub(crate) fn start_amd(bus: &impl Bus, base: u64, memory: u64, tables: u64, wide: bool) -> Self {
         use amd::register as reg;
-        let this = Self::new(bus, base, Abilities(0, 0))?;
         let write = |register, value| bus.write(base + register, value);
         write(reg::CONTROL, 0);
         write(reg::DEVICE_TABLE, tables | (amd::DEVICE_TABLE / 4096 - 1));
-        write(reg::COMMAND_BASE, this.commands | amd::RING_CODE);
-        write(reg::EVENT_BASE, this.events | amd::RING_CODE);
+        write(reg::COMMAND_BASE, memory | amd::RING_CODE);
+        write(reg::EVENT_BASE, (memory + RING) | amd::RING_CODE);
         for pointer in [reg::COMMAND_HEAD, reg::COMMAND_TAIL, reg::EVENT_HEAD, reg::EVENT_TAIL] {
             write(pointer, 0);
         }
         write(reg::STATUS, amd::EVENT_PENDING | amd::EVENT_OVERFLOW);
         let control = amd::ENABLE | amd::COMMANDS | amd::EVENT_LOG | amd::EVENT_INTERRUPT | amd::COHERENT;
         write(reg::CONTROL, if wide { control | amd::WIDE } else { control });
-        Ok(this)
+        Self::new(base, memory, Abilities(0, 0))
     }
 
     /// A unit of VT-d that takes commands and tells faults to a local APIC by that vector; nothing else is on.
     pub(crate) fn start_intel(
         bus: &impl Bus,
         base: u64,
+        memory: u64,
         abilities: Abilities,
         (apic, vector): (u32, u8),
-    ) -> Result<Self, &'static str> {
+    ) -> Self {
         use intel::register as reg;
-        let mut this = Self::new(bus, base, abilities)?;
+        let this = Self::new(base, memory, abilities);
         // What firmware left on goes off, in the reverse order.
         for part in [intel::TRANSLATE, intel::REMAP, intel::QUEUE] {
             if bus.read32(base + reg::STATUS) & part != 0 {
@@ -68,7 +72,7 @@ impl Unit {
             }
         }
         bus.write(base + reg::QUEUE_TAIL, 0);
-        bus.write(base + reg::QUEUE_BASE, this.commands);
+        bus.write(base + reg::QUEUE_BASE, memory);
         this.switch(bus, intel::QUEUE, true);
         while this.intel_fault(bus, &mut false).is_some() {}
         let [control, data, address, upper] = reg::FAULT_EVENT;
@@ -76,11 +80,11 @@ impl Unit {
         for (register, value) in message.into_iter().chain([(control, 0)]) {
             bus.write32(base + register, value);
         }
-        Ok(this)
+        this
     }
 
     /// Switches on, or off, or has done, what a bit of a VT-d unit stands for.
-    pub(crate) fn switch(&mut self, bus: &impl Bus, part: u32, on: bool) {
+    pub(crate) fn switch(&self, bus: &impl Bus, part: u32, on: bool) {
         let status = self.base + intel::register::STATUS;
         let others = bus.read32(status) & intel::KEPT & !part;
         bus.write32(self.base + intel::register::COMMAND, others | if on { part } else { 0 });
@@ -90,7 +94,7 @@ impl Unit {
     }
 
     /// Lets the unit see what processors wrote, if it must be told.
-    pub(crate) fn flush_buffer(&mut self, bus: &impl Bus) {
+    pub(crate) fn flush_buffer(&self, bus: &impl Bus) {
         if self.abilities.has(4) {
             self.switch(bus, intel::FLUSH_BUFFER, true);
         }
@@ -107,21 +111,22 @@ impl Unit {
 
     /// Puts a record into the ring of commands.
     pub(crate) fn push(&mut self, bus: &impl Bus, record: [u64; 2]) {
-        bus.write(self.commands + self.command, record[0]);
-        bus.write(self.commands + self.command + 8, record[1]);
+        bus.write(self.memory + self.command, record[0]);
+        bus.write(self.memory + self.command + 8, record[1]);
         self.command = (self.command + 16) % RING;
     }
 
     /// Waits until all of the ring is done.
     pub(crate) fn finish(&mut self, bus: &impl Bus, kind: Kind) {
         self.count = self.count.wrapping_add(1);
+        let done = self.memory + 2 * RING;
         let (wait, tail) = match kind {
-            Kind::Amd => (amd::wait(self.done, self.count), amd::register::COMMAND_TAIL),
-            Kind::Intel => (intel::wait(self.done, self.count), intel::register::QUEUE_TAIL),
+            Kind::Amd => (amd::wait(done, self.count), amd::register::COMMAND_TAIL),
+            Kind::Intel => (intel::wait(done, self.count), intel::register::QUEUE_TAIL),
         };
         self.push(bus, wait);
         bus.write(self.base + tail, self.command);
-        bus.wait("commands", || bus.read32(self.done) == self.count);
+        bus.wait("commands", || bus.read32(done) == self.count);
     }
 
     /// Takes a fault, if there is one. Says in `lost` whether others were lost.
@@ -136,7 +141,7 @@ impl Unit {
     /// the record can be read (48882, 2.5.1). The status is cleared before the log is looked at, so that an event that comes meanwhile interrupts.
     fn amd_fault(&mut self, bus: &impl Bus, lost: &mut bool) -> Option<Fault> {
         use amd::register as reg;
-        if bus.read(self.events + self.event) == 0 {
+        if bus.read(self.next_event()) == 0 {
             let status = bus.read(self.base + reg::STATUS);
             bus.write(self.base + reg::STATUS, amd::EVENT_PENDING);
             if status & amd::EVENT_OVERFLOW != 0 {
@@ -144,7 +149,7 @@ impl Unit {
                 self.restart_log(bus);
             }
         }
-        let at = self.events + self.event;
+        let at = self.next_event();
         let record = [bus.read(at), bus.read(at + 8)];
         if record[0] == 0 {
             return None;
@@ -172,7 +177,7 @@ impl Unit {
     }
 
     /// The unit interrupts when there is a record and was none. So it is left only when it says that there is none.
-    fn intel_fault(&mut self, bus: &impl Bus, lost: &mut bool) -> Option<Fault> {
+    fn intel_fault(&self, bus: &impl Bus, lost: &mut bool) -> Option<Fault> {
         let (first, count) = self.abilities.faults();
         let status = self.base + intel::register::FAULT_STATUS;
         for _ in 0..LOOKS {

@@ -93,7 +93,7 @@ fn a_storm_is_silenced_at_its_device() {
                 bench.machine.access(DEVICE, index << 12, true);
                 bench.iommu.faults(|fault| {
                     heard += 1;
-                    log.add(fault, 0, 1000).storm
+                    log.add(fault, 0, 1000)
                 });
             }
             assert_eq!(heard, STORM, "{variant:?}");

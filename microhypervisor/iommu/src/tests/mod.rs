@@ -9,7 +9,7 @@ mod reach;
 mod tables;
 
 use crate::firmware::{Found, Reserved};
-use crate::{Fault, Iommu, Kind, Requester, Setup, amd, intel, memory};
+use crate::{Fault, Iommu, Kind, Requester, Setup, amd, intel};
 use cloister_mechanism::radix::{Freed, PageTable};
 use core::sync::atomic::AtomicU16;
 use model::{BASE, Machine, Variant};
@@ -51,18 +51,15 @@ impl Bench {
     /// A machine whose firmware reserves memory.
     fn with(variant: Variant, reserved: &[Reserved]) -> Self {
         let machine = Machine::new(variant);
-        let mut found = Found::none(variant.kind());
+        let mut iommu = Iommu::new(machine.clone());
+        let mut found = Found { allows_interrupts: true, ..Found::none(variant.kind()) };
         found.units[0] = Some((BASE, Requester(2)));
         found.io_apics[0] = Some((7, Requester(0xa0)));
         found.reserved.iter_mut().zip(reserved).for_each(|(place, range)| *place = Some(*range));
-        let setup = Setup {
-            tables: machine.allocate(memory(variant.kind())),
-            remaps: true,
-            x2apic: variant.is_wide(),
-            interrupt: (0, 0xf2),
-            caches_absence: false,
-        };
-        let iommu = Iommu::start(machine.clone(), &found, setup).expect("the driver starts");
+        iommu.found = found;
+        iommu.tables = machine.allocate(iommu.memory());
+        let setup = Setup { remaps: true, x2apic: variant.is_wide(), interrupt: (0, 0xf2), caches_absence: false };
+        iommu.start(setup).expect("the driver starts");
         Self { machine, iommu }
     }
 
@@ -72,7 +69,7 @@ impl Bench {
     }
 
     fn map(&mut self, space: &Space, address: u64, physical: u64, (read, write): (bool, bool)) {
-        let bits = match self.iommu.kind {
+        let bits = match self.iommu.found.kind {
             Kind::Amd => amd::attributes(read, write),
             Kind::Intel => intel::attributes(read, write),
         };

@@ -1,18 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Firmware tables, right and hostile.
 
-use crate::firmware::{Bytes, Found, Reserved};
+use crate::firmware::{Found, Reserved};
 use crate::{Kind, Requester};
+use cloister_boot_info::Part;
 use proptest::prelude::{any, proptest};
 
-impl Bytes for [u8] {
-    fn byte(&self, offset: u64) -> Option<u8> {
-        self.get(usize::try_from(offset).ok()?).copied()
-    }
-}
-
 fn found(kind: Kind, table: &[u8]) -> Found {
-    Found::read(kind, table, table.len() as u64, |bridge| (bridge.0 >> 8) as u8 + 1)
+    let memory = |at| table.get(usize::try_from(at).ok()?).copied();
+    let mut found = Found::none(Kind::Amd);
+    found.read(kind, Part::new(&memory, 0, table.len() as u64).expect("no wrap"), &|bridge| (bridge.0 >> 8) as u8 + 1);
+    found
 }
 
 fn table(parts: &[&[u8]]) -> Vec<u8> {
@@ -93,6 +91,26 @@ fn units_vt_d_8_3() {
     assert!(right.allows_interrupts && !right.incomplete);
     let other = found(Kind::Intel, &table(&[&drhd(1)]));
     assert!(list(other.units).is_empty() && other.incomplete, "of another PCI segment");
+}
+
+/// Flags of the table: interrupts may be remapped, x2APIC mode is not to be used (VT-d 8.1).
+#[test]
+fn flags_vt_d_8_1() {
+    let read = |kind, flags| {
+        let mut bytes = table(&[]);
+        bytes[37] = flags;
+        let found = found(kind, &bytes);
+        (found.allows_interrupts, found.refuses_x2apic)
+    };
+    assert_eq!(
+        [0, 1, 3, 5].map(|flags| read(Kind::Intel, flags)),
+        [(false, false), (true, false), (true, true), (true, false)]
+    );
+    // It means something only together with the first.
+    assert_eq!(read(Kind::Intel, 2), (false, false));
+    assert_eq!(read(Kind::Amd, 3), (true, false));
+    let short = found(Kind::Intel, &table(&[])[..37]);
+    assert!(!short.allows_interrupts && !short.refuses_x2apic);
 }
 
 #[test]

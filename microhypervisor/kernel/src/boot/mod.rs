@@ -52,12 +52,15 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     smp::prepare(start_up);
     memory::book(Own::Cores);
     let (mut pages, mut count) = ([0; 72], 0);
-    for page in irq::register_pages().chain(iommu::register_pages()).chain(power::register_pages()) {
+    let mut add = |page| {
         if count < pages.len() && !pages[..count].contains(&page) {
             pages[count] = page;
             count += 1;
         }
-    }
+    };
+    irq::register_pages().for_each(&mut add);
+    iommu::register_pages(&mut add);
+    power::register_pages().for_each(&mut add);
     // SAFETY: nothing refers to memory outside image and pool from here on.
     unsafe { paging::build(pool, &pages[..count])? };
     memory::book(Own::Tables);

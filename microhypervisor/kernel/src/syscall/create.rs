@@ -86,7 +86,7 @@ pub(super) fn space(ec: &Ec, call: &abi::CreateSpace) -> Answer {
         // SAFETY: the frame is the space's from now on.
         SpaceKind::Guest => Space::with_root(payer, |root| Content::Guest(unsafe { PageTable::new(root) }))?,
         SpaceKind::Dma => {
-            let format = iommu::format().ok_or(Status::BadFeature)?;
+            let format = iommu::limits().ok_or(Status::BadFeature)?.format;
             // SAFETY: the frame is the space's from now on.
             Space::with_root(payer, |root| Content::Dma(unsafe { iommu::Tables::new(format, root) }))?
         }

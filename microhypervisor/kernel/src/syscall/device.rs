@@ -16,7 +16,7 @@ pub(super) fn assign(ec: &Ec, call: &abi::AssignDevice) -> Answer {
     let flags = DeviceFlags::from_bits(call.flags).ok_or(Status::BadParameter)?;
     let device = u16::try_from(call.device).map_err(|_| Status::BadParameter)?;
     // Without an IOMMU there are no DMA spaces.
-    iommu::format().ok_or(Status::BadFeature)?;
+    iommu::limits().ok_or(Status::BadFeature)?;
     let Content::Dma(tables) = &space.content else { return Err(Status::BadCapability) };
     if flags.contains(DeviceFlags::REMOVE) {
         iommu::remove(tables, device)?;
@@ -28,7 +28,7 @@ pub(super) fn assign(ec: &Ec, call: &abi::AssignDevice) -> Answer {
 
 pub(super) fn fault(ec: &Ec, call: &abi::DeviceFault) -> Answer {
     lookup::<Machine>(ec, call.machine, Perms::MACHINE_DEVICE)?;
-    iommu::format().ok_or(Status::BadFeature)?;
+    iommu::limits().ok_or(Status::BadFeature)?;
     if call.sm != NONE {
         iommu::bind(lookup::<Sm>(ec, call.sm, Perms::SM_BIND)?);
         return Ok((0, 0));

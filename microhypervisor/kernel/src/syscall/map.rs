@@ -78,7 +78,7 @@ fn memory(src: &Space, dst: &Space, call: &abi::Delegate) -> Answer {
     if host && to + size > USER_END {
         return Err(Status::BadParameter);
     }
-    if matches!(dst.content, Content::Dma(_)) && call.order > iommu::largest_order() {
+    if matches!(dst.content, Content::Dma(_)) && iommu::limits().is_none_or(|most| call.order > most.largest_order) {
         return Err(Status::BadFeature);
     }
     match &src.content {

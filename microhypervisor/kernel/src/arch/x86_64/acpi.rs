@@ -9,6 +9,7 @@ use super::bootinfo::PHYSICAL;
 use crate::percore::CORES;
 use crate::width::{index, low16, low32};
 use cloister_boot_info::{Part, acpi_root};
+use cloister_iommu::Kind;
 use cloister_processor::shutdown::{self, Power};
 use spin::Once;
 
@@ -47,8 +48,8 @@ pub(crate) struct Tables {
     pub(crate) nmi_input: Option<u8>,
     /// How to switch off and reset.
     pub(crate) power: Power,
-    /// The table of AMD-Vi units (true) or of VT-d units.
-    pub(crate) iommu: Option<(bool, Bytes)>,
+    /// The table of IOMMUs. It can be read as long as the boot direct map is there.
+    pub(crate) iommu: Option<(Kind, Part<'static>)>,
 }
 
 static NOTHING: Tables = Tables {
@@ -70,23 +71,6 @@ static TABLES: Once<Tables> = Once::new();
 /// What was found at boot.
 pub(crate) fn tables() -> &'static Tables {
     TABLES.get().unwrap_or(&NOTHING)
-}
-
-/// A table of IOMMUs. It can be read as long as the boot direct map is there.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes(Part<'static>);
-
-impl Bytes {
-    /// Number of bytes.
-    pub(crate) fn size(self) -> u64 {
-        self.0.size
-    }
-}
-
-impl cloister_iommu::Bytes for Bytes {
-    fn byte(&self, offset: u64) -> Option<u8> {
-        self.0.u8(offset)
-    }
 }
 
 /// Finds the root pointer in the BIOS area, if the loader did not give it (ACPI 6.5, 5.2.5.1).
@@ -119,9 +103,9 @@ fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
         } else if let Some(fadt) = table(b"FACP") {
             read_fadt(fadt, found);
         } else if let Some(ivrs) = table(b"IVRS") {
-            found.iommu = Some((true, Bytes(ivrs)));
+            found.iommu = Some((Kind::Amd, ivrs));
         } else if let Some(dmar) = table(b"DMAR") {
-            found.iommu = Some((false, Bytes(dmar)));
+            found.iommu = Some((Kind::Intel, dmar));
         }
     }
     Some(())

@@ -38,6 +38,9 @@ pub(crate) const START: u32 = 6 << 8 | FIXED;
 const MODE_NMI: u32 = 4 << 8;
 const MODE_DEADLINE: u32 = 2 << 17;
 
+/// In [`IA32_APIC_BASE`].
+const X2APIC_MODE: u64 = 1 << 10;
+
 static X2APIC: AtomicBool = AtomicBool::new(false);
 
 fn write(register: u32, value: u32) {
@@ -66,9 +69,11 @@ pub(crate) fn init() {
     let base = unsafe { rdmsr(IA32_APIC_BASE) } & 0xfff | BASE | 1 << 11;
     // SAFETY: enables the APIC at its usual address.
     unsafe { wrmsr(IA32_APIC_BASE, base) };
-    if cpu::has(feature::X2APIC) {
+    // Firmware that is in the mode itself wants it, whatever it says; and all cores are in the same one.
+    let wanted = is_x2apic() || base & X2APIC_MODE != 0 || !super::iommu::refuses_x2apic();
+    if cpu::has(feature::X2APIC) && wanted {
         // SAFETY: the processor has x2APIC mode.
-        unsafe { wrmsr(IA32_APIC_BASE, base | 1 << 10) };
+        unsafe { wrmsr(IA32_APIC_BASE, base | X2APIC_MODE) };
         X2APIC.store(true, Relaxed);
     }
     write(SPURIOUS, 1 << 8 | low32(idt::SPURIOUS));

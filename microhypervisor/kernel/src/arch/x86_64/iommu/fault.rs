@@ -2,9 +2,9 @@
 //! Faults of devices: told on the console, kept for whoever asks ([`Log`]), counted up at a semaphore. A device that storms is told of no more, by the
 //! unit itself, until it is assigned anew.
 //!
-//! Order of locks: state of the IOMMU, then faults, then semaphore.
+//! Order of locks: IOMMU, then faults, then semaphore.
 
-use super::STATE;
+use super::IOMMU;
 use crate::arch::{cpu, irq, timer};
 use crate::flood::Flood;
 use crate::object::{Object, Sm};
@@ -23,15 +23,19 @@ struct Faults {
 unsafe impl Send for Faults {}
 
 static FAULTS: Mutex<Faults> = Mutex::new(Faults { log: Log::new(), semaphore: None });
+static TOLD: Flood = Flood::new();
 static LOST: Flood = Flood::new();
 
 /// The units' interrupt.
 pub(crate) fn interrupt() {
-    let mut state = STATE.lock();
+    let mut iommu = IOMMU.lock();
     let mut faults = FAULTS.lock();
-    let before = faults.log.all();
-    let lost = state.iommu.as_mut().is_some_and(|iommu| iommu.faults(|fault| faults.tell(fault)));
-    drop(state);
+    let mut any = false;
+    let lost = iommu.faults(|fault| {
+        any = true;
+        faults.tell(fault)
+    });
+    drop(iommu);
     if lost {
         faults.log.lose();
         LOST.tell(|count| {
@@ -39,7 +43,7 @@ pub(crate) fn interrupt() {
         });
     }
     // SAFETY: a semaphore that goes is forgotten first, which takes the lock.
-    if let Some(semaphore) = faults.semaphore.filter(|_| faults.log.all() != before).map(|it| unsafe { it.as_ref() }) {
+    if let Some(semaphore) = faults.semaphore.filter(|_| any).map(|it| unsafe { it.as_ref() }) {
         semaphore.up();
     }
     drop(faults);
@@ -49,15 +53,13 @@ pub(crate) fn interrupt() {
 impl Faults {
     /// Tells of a fault, with measure. Answers whether its device is to be silenced.
     fn tell(&mut self, fault: Fault) -> bool {
-        let verdict = self.log.add(fault, cpu::ticks(), timer::tsc_hz());
-        if let Some(number) = verdict.tell {
-            log::warn!("IOMMU: fault {number}: {fault}");
-        }
-        if verdict.storm {
+        TOLD.tell(|number| log::warn!("IOMMU: fault {number}: {fault}"));
+        let storm = self.log.add(fault, cpu::ticks(), timer::tsc_hz());
+        if storm {
             let device = fault.device;
             log::warn!("IOMMU: too many faults; those of device {device} are not told any more until it is assigned");
         }
-        verdict.storm
+        storm
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::pci;
 use crate::arch::{cpu, timer};
-use crate::memory::{boot_frame, direct, physical};
+use crate::memory::direct;
 use cloister_iommu::Bus;
 use cloister_iommu::firmware::Found;
 
@@ -30,10 +30,6 @@ impl Bus for Machine {
     fn write32(&self, address: u64, value: u32) {
         // SAFETY: as above.
         unsafe { direct::<u32>(address).write_volatile(value) };
-    }
-
-    fn kept_frame(&self) -> Result<u64, &'static str> {
-        boot_frame().map(physical)
     }
 
     fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {

@@ -2,7 +2,7 @@
 //! Interrupts that sources may raise, through entries of the IOMMU's. A source has no entries but those taken for it, and everything else that it sends
 //! into the interrupt window is dropped.
 
-use super::STATE;
+use super::IOMMU;
 use crate::arch::x86_64::acpi;
 use cloister_abi::status::Status;
 use cloister_iommu::{Requester, Taken};
@@ -29,10 +29,10 @@ impl Entry {
     /// # Errors
     /// `OutOfMemory`: there is no entry left. `BadCore`: the APIC cannot be named. `BadDevice`: there is no such source.
     pub(crate) fn take(source: Source, apic: u32, vector: u8, level: bool) -> Result<(Option<Self>, Taken), Status> {
-        let mut state = STATE.lock();
-        let Some(iommu) = state.iommu.as_mut().filter(|iommu| iommu.remaps) else {
+        let mut iommu = IOMMU.lock();
+        if !iommu.remaps {
             return Ok((None, Taken::plain(apic, vector).ok_or(Status::BadCore)?));
-        };
+        }
         let source = match source {
             Source::Device(id) => u16::try_from(id).ok().map(Requester),
             Source::IoApic(index) => acpi::tables().io_apics.get(index).and_then(|found| iommu.io_apic(found.id)),
@@ -44,18 +44,12 @@ impl Entry {
 
     /// Blocks the interrupt, so that it is dropped without a fault, or opens it again.
     pub(crate) fn block(&self, blocked: bool) {
-        self.change(Some(blocked));
-    }
-
-    fn change(&self, blocked: Option<bool>) {
-        if let Some(iommu) = &mut STATE.lock().iommu {
-            iommu.change(self.source, self.index, blocked);
-        }
+        IOMMU.lock().change(self.source, self.index, Some(blocked));
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.change(None);
+        IOMMU.lock().change(self.source, self.index, None);
     }
 }

@@ -95,7 +95,7 @@ impl Tables {
         page: impl Fn(u64) -> Option<(u64, u64)>,
     ) -> Result<(), MapError> {
         each!(self, table => table.map(frames, address, order, page))?;
-        if super::FLUSH_MAPPED.load(Relaxed) {
+        if super::limits().is_some_and(|limits| limits.flush_mapped) {
             self.flush(Some((address, order)));
         }
         Ok(())
@@ -125,10 +125,8 @@ impl Tables {
         // What was written to the tables is seen by whoever puts a device here after this looks.
         fence(SeqCst);
         let domain = self.domain.load(Relaxed);
-        if domain != BLOCKED
-            && let Some(iommu) = &mut super::STATE.lock().iommu
-        {
-            iommu.flush(domain, range);
+        if domain != BLOCKED {
+            super::IOMMU.lock().flush(domain, range);
         }
     }
 }
