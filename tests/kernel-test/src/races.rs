@@ -6,22 +6,23 @@
 
 use crate::cores::another;
 use crate::harness::{Outcome, Test, alive};
-use crate::make::{down_for, rest, semaphore, up, used};
+use crate::make::{down_for, rest, semaphore, silent, up, used};
 use crate::{check, equal};
 use cloister_abi::cap::{NONE, Perms, Selector};
-use cloister_abi::hip::ROOT_OBJECTS;
-use cloister_abi::hypercall::{CreateEc, CreatePt, CreateSm, Delegate, Drop, EcFlags, SmUp};
+use cloister_abi::hip::{ROOT_OBJECTS, ROOT_PD};
+use cloister_abi::hypercall::{CreateEc, CreatePt, CreateSc, CreateSm, Delegate, Destroy, Drop, EcFlags, SmUp};
 use cloister_abi::status::Status;
 use cloister_bare::domain::Domain;
-use cloister_bare::kernel::{call, selector};
-use cloister_bare::thread::{destroy, spawn_on};
+use cloister_bare::kernel::{call, ipc, selector};
+use cloister_bare::thread::{Context, Options, QUANTUM, destroy, prepare, server, spawn, spawn_on, start};
 use cloister_bare::time;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-pub(crate) static TESTS: [Test; 3] = [
+pub(crate) static TESTS: [Test; 4] = [
     ("race-signal-of-a-dropped-semaphore", || race(0)),
     ("race-delegation-of-a-dropped-semaphore", || race(1)),
     ("race-portal-of-a-dropped-thread", portal_race),
+    ("race-time-destroyed-on-its-way", times_on_their_way),
 ];
 
 const PRIORITY: u32 = 60;
@@ -143,5 +144,86 @@ fn portal_race() -> Outcome {
         call(&Drop { base: sel, count: 1 }).map(drop)
     })?;
     destroy(domain.pd);
+    Ok(())
+}
+
+/// Threads that call another core.
+const TRAVELLERS: usize = 24;
+/// How often each gets time that is destroyed as soon as it has left.
+const JOURNEYS: u64 = 400;
+
+static THREADS: [AtomicU32; TRAVELLERS] = [const { AtomicU32::new(0) }; TRAVELLERS];
+static PORTAL: AtomicU32 = AtomicU32::new(0);
+
+/// Calls the other core, until it is told to stop.
+extern "C" fn traveller(_: u64) -> ! {
+    while !STOP.load(Relaxed) {
+        let _ = ipc(PORTAL.load(Relaxed), 0, 0);
+    }
+    let _ = up(DONE.load(Relaxed));
+    rest()
+}
+
+/// Gives the travellers time, which leaves with their calls at once, and destroys it.
+extern "C" fn thief(rounds: u64) -> ! {
+    let sel = PLACE.load(Relaxed);
+    for _ in 0..rounds {
+        for thread in &THREADS {
+            let time =
+                CreateSc { sel, pd: ROOT_PD, ec: thread.load(Relaxed), priority: PRIORITY + 1, quantum: QUANTUM };
+            if call(&time).is_ok() && call(&Destroy { sel }).is_ok() {
+                WON.fetch_add(1, Relaxed);
+            }
+        }
+        alive();
+    }
+    let _ = up(DONE.load(Relaxed));
+    rest()
+}
+
+/// Time that travels is destroyed before it arrives. The core that it comes to sends it back, and must not touch it after that: the core
+/// of the caller may have it already.
+fn times_on_their_way() -> Outcome {
+    let core = another()?;
+    let done = semaphore(0)?;
+    DONE.store(done, Relaxed);
+    PLACE.store(selector(), Relaxed);
+    WON.store(0, Relaxed);
+    STOP.store(false, Relaxed);
+    let there = server(silent, &Options { core, ..Options::default() })?;
+    PORTAL.store(there.portal(0)?, Relaxed);
+    let mut threads = [None; TRAVELLERS];
+    for (place, thread) in THREADS.iter().zip(&mut threads) {
+        let new = prepare(traveller, 0, &Options::default())?;
+        place.store(new.ec, Relaxed);
+        *thread = Some(new);
+    }
+    let thief = spawn(thief, JOURNEYS, PRIORITY)?;
+    down_for(done, 60_000_000)?;
+    check!(WON.load(Relaxed) > JOURNEYS);
+    thief.destroy();
+    // Each caller has been told.
+    STOP.store(true, Relaxed);
+    for thread in threads.iter_mut().flatten() {
+        start(thread, PRIORITY, QUANTUM)?;
+    }
+    for _ in &threads {
+        down_for(done, 5_000_000)?;
+    }
+    threads.iter().flatten().for_each(Context::destroy);
+    there.destroy();
+    // Nobody refers to the callers any more, so that their message pages are free.
+    let (sel, flags) = (selector(), CreateEc::pack(EcFlags::empty(), 0, NONE));
+    for thread in threads.iter().flatten() {
+        let new = CreateEc { sel, pd: ROOT_PD, flags, utcb: thread.utcb, sp: 0, ip: 0 };
+        for _ in 0..1000 {
+            if call(&new) != Err(Status::Busy) {
+                break;
+            }
+            let _ = down_for(done, 1000);
+        }
+        call(&Destroy { sel })?;
+    }
+    destroy(done);
     Ok(())
 }

@@ -63,7 +63,8 @@ pub(crate) fn tell(header: &Header, what: u32, work: &mut Work) {
     let view = header.view();
     match view {
         View::Ec(ec) if what & WAKE != 0 => ec.woken(),
-        View::Sc(sc) if what & START != 0 => journey::arrive(sc),
+        // One that was destroyed on its way is sent back there, and may be the other core's again.
+        View::Sc(sc) if what & START != 0 => return journey::arrive(sc),
         _ => {}
     }
     if what & KILL != 0 {
