@@ -4,10 +4,10 @@
 use crate::arch::Frame;
 use crate::arch::trap::{PAGE_FAULT, exception_state, set_exception_state};
 use crate::flood::Flood;
+use crate::ipc;
 use crate::object::ec::State;
 use crate::object::{Ec, Object};
-use crate::percore::Core;
-use crate::{ipc, sched};
+use crate::percore::{Core, RESCHEDULE, core};
 use cloister_abi::USER_END;
 use cloister_abi::arch::current::exception::WORDS;
 use cloister_abi::utcb::Header;
@@ -39,7 +39,7 @@ pub(crate) fn raise(core: &Core, ec: &Ec, frame: &Frame) {
         return;
     };
     let callee = &portal.ec;
-    callee.utcb.put_exception(&state);
+    callee.utcb.put_words(0, &state.to_words());
     ec.state.set(State::Faulted);
     ipc::enter(core, ec, callee, portal, Header::new(WORDS, 0));
 }
@@ -56,7 +56,7 @@ pub(crate) fn again(core: &Core, ec: &Ec) {
 /// Stops an EC for good; who waits for it is told.
 fn stop(ec: &Ec) {
     ec.stop();
-    sched::block();
+    core().request(RESCHEDULE);
 }
 
 /// The handler has replied: the EC goes on, with its new state if the reply has one.

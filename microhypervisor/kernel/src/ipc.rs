@@ -53,7 +53,8 @@ fn call_with_care(core: &Core, ec: &Ec, portal: &Pt, frame: &Frame) -> Result<()
         return journey::depart(core, ec, portal, header, frame.rdx);
     }
     if callee.state.get() != State::Idle {
-        return busy(core, ec, callee, frame.rdx);
+        let flags = IpcFlags::from_bits(frame.rdx).ok_or(Status::BadParameter)?;
+        return if flags.contains(IpcFlags::NONBLOCKING) { Err(Status::Timeout) } else { help(core, ec, callee) };
     }
     items(ec, callee, header.items())?;
     ec.utcb.copy_words(&callee.utcb, header.words());
@@ -79,16 +80,6 @@ pub(crate) fn start(callee: &Ec, portal: &Pt, header: Header) {
     registers.rdi = portal.id;
     registers.rsi = header.0;
     callee.state.set(State::Running);
-}
-
-/// The callee is busy: helps it, or says so.
-#[cold]
-fn busy(core: &Core, ec: &Ec, callee: &Ec, flags: u64) -> Result<(), Status> {
-    let flags = IpcFlags::from_bits(flags).ok_or(Status::BadParameter)?;
-    if flags.contains(IpcFlags::NONBLOCKING) {
-        return Err(Status::Timeout);
-    }
-    help(core, ec, callee)
 }
 
 /// Lets `ec`, which is current, help a callee that is busy, until it can try again.

@@ -24,6 +24,7 @@ use cloister_abi::hypercall::IpcFlags;
 use cloister_abi::status::Status;
 use cloister_abi::trace::Event;
 use cloister_abi::utcb::Header;
+use core::ptr::NonNull;
 
 /// A call that has come from another core.
 pub(crate) struct Visit {
@@ -118,37 +119,29 @@ fn is_visitor(ec: &Ec, sc: &Sc) -> bool {
 /// What is to run on an SC's time.
 pub(crate) fn next<'a>(core: &Core, sc: &'a Sc) -> Next<'a> {
     let journey = sc.journey.take();
-    let (start, helping) = match &journey {
-        Journey::Home | Journey::Returning(..) => (&*sc.ec, false),
-        Journey::Visiting(visit) if !is_visitor(&visit.portal.ec, sc) => {
-            send_home(core, sc, journey, Status::Aborted, Header(0));
+    let chosen = match &journey {
+        Journey::Home | Journey::Returning(..) => Ok((NonNull::from(&*sc.ec), false)),
+        Journey::Visiting(visit) if is_visitor(&visit.portal.ec, sc) => Ok((NonNull::from(&*visit.portal.ec), false)),
+        Journey::Visiting(_) => Err(Status::Aborted),
+        Journey::Arriving(visit) => knock(sc, visit).map(|taken| (NonNull::from(&*visit.portal.ec), !taken)),
+    };
+    let (start, helping) = match chosen {
+        Ok(chosen) => chosen,
+        Err(status) => {
+            send_home(core, sc, journey, status, Header(0));
             return Next::Gone;
         }
-        Journey::Visiting(visit) => (&*visit.portal.ec, false),
-        Journey::Arriving(visit) => match knock(sc, visit) {
-            Ok(taken) => (&*visit.portal.ec, !taken),
-            Err(status) => {
-                send_home(core, sc, journey, status, Header(0));
-                return Next::Gone;
-            }
-        },
-    };
-    let next = match start.path() {
-        Some((leaf, helps)) if leaf.is_runnable() => Next::Run(leaf, helping || helps),
-        path => Next::Wait(path.map_or(start, |(leaf, _)| leaf)),
-    };
-    let next = match next {
-        // SAFETY: what the journey refers to stays while the SC has it.
-        Next::Run(ec, help) => Next::Run(unsafe { &*core::ptr::from_ref(ec) }, help),
-        // SAFETY: as above.
-        Next::Wait(ec) => Next::Wait(unsafe { &*core::ptr::from_ref(ec) }),
-        Next::Gone => Next::Gone,
     };
     sc.journey.set(match journey {
         Journey::Arriving(visit) if !helping => Journey::Visiting(visit),
         other => other,
     });
-    next
+    // SAFETY: what the journey refers to stays while the SC has it.
+    let start: &'a Ec = unsafe { start.as_ref() };
+    match start.path() {
+        Some((leaf, helps)) if leaf.is_runnable() => Next::Run(leaf, helping || helps),
+        path => Next::Wait(path.map_or(start, |(leaf, _)| leaf)),
+    }
 }
 
 /// Gives the callee its call, if it is idle. Answers whether it has taken it.

@@ -56,22 +56,6 @@ pub(crate) fn forget(sc: &Sc) {
     }
 }
 
-/// Lets an EC wait at most until `deadline`.
-pub(crate) fn set_timeout(ec: &Ec, deadline: u64) {
-    ec.deadline.set(deadline);
-    core().timeouts.insert(ec);
-}
-
-/// Takes an EC out of those that wait for a time.
-pub(crate) fn cancel_timeout(ec: &Ec) {
-    core().timeouts.remove(ec);
-}
-
-/// Stops the current EC where it is; somebody else is chosen.
-pub(crate) fn block() {
-    core().request(RESCHEDULE);
-}
-
 /// Books the time since the last booking to the current SC, or to nobody: so all of a core's time is booked.
 fn account(core: &Core, now: u64) {
     let spent = now.saturating_sub(core.since.load(Relaxed));
@@ -116,7 +100,6 @@ fn expire(core: &Core, now: u64) {
     while let Some(ec) = core.timeouts.pop_expired(now) {
         // SAFETY: members of the queue are alive.
         let ec = unsafe { ec.as_ref() };
-        ec.deadline.set(0);
         // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
         if ec.semaphore.get().is_some_and(|sm| unsafe { sm.as_ref() }.semaphore.forget(ec)) {
             ec.end_wait(Status::Timeout, 0);

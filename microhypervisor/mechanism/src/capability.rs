@@ -98,12 +98,6 @@ impl<T> Clone for Root<T> {
 impl<T> Copy for Root<T> {}
 
 impl<T> Root<T> {
-    /// Of no table.
-    #[must_use]
-    pub const fn dangling() -> Self {
-        Self(NonNull::dangling(), PhantomData)
-    }
-
     /// The place of a selector, if its frame is there.
     ///
     /// # Safety

@@ -216,15 +216,15 @@ impl<F: Format> PageTable<F> {
     /// table, its level, and the entry found there.
     #[inline]
     fn descend(&self, frames: &impl TableFrames, virt: u64, to: u32) -> (Table<'_>, u32, u64) {
-        let (mut table, mut level) = (self.top(), F::LEVELS - 1);
-        loop {
+        let mut table = self.top();
+        for level in (to + 1..F::LEVELS).rev() {
             let entry = Self::slot(table, virt, level).get();
-            if level == to || !Self::is_present(entry) || Self::is_leaf(entry, level) {
+            if !Self::is_present(entry) || Self::is_leaf(entry, level) {
                 return (table, level, entry);
             }
             table = self.below(frames, entry);
-            level -= 1;
         }
+        (table, to, Self::slot(table, virt, to).get())
     }
 
     /// Maps an aligned range of 2^order pages; `page` gives physical address and attribute bits for each entry's offset in bytes. If

@@ -44,35 +44,6 @@ pub struct Ranges<K, const N: usize> {
     kinds: core::marker::PhantomData<K>,
 }
 
-/// A list of ranges under construction.
-struct Out<const N: usize> {
-    all: [Range; N],
-    count: usize,
-    full: bool,
-}
-
-impl<const N: usize> Out<N> {
-    fn push(&mut self, base: u64, end: u64, kind: u32) {
-        if base >= end {
-            return;
-        }
-        if let Some(last) = self.count.checked_sub(1).and_then(|last| self.all.get_mut(last))
-            && last.end == base
-            && last.kind == kind
-        {
-            last.end = end;
-            return;
-        }
-        match self.all.get_mut(self.count) {
-            Some(place) => {
-                *place = Range { base, end, kind };
-                self.count += 1;
-            }
-            None => self.full = true,
-        }
-    }
-}
-
 impl<K: Kinds, const N: usize> Ranges<K, N> {
     /// No memory.
     #[must_use]
@@ -109,38 +80,52 @@ impl<K: Kinds, const N: usize> Ranges<K, N> {
     }
 
     fn apply(&mut self, new: Range, add: bool, wins: impl Fn(u32, u32) -> bool) {
-        loop {
-            let out = self.applied(new, add, &wins);
-            if !out.full {
-                (self.all, self.count) = (out.all, out.count);
-                return;
+        *self = loop {
+            match self.applied(new, add, &wins) {
+                Some(applied) => break applied,
+                // One range adds two at most, and splits what it meets.
+                None => self.fit(self.count.saturating_sub(2).max(1)),
             }
-            // One range adds two at most, and splits what it meets.
-            self.fit(self.count.saturating_sub(2).max(1));
-        }
+        };
     }
 
-    fn applied(&self, new: Range, add: bool, wins: impl Fn(u32, u32) -> bool) -> Out<N> {
-        let mut out = Out { all: [Range::default(); N], count: 0, full: false };
+    /// The map with a range applied; `None` if there are too many.
+    fn applied(&self, new: Range, add: bool, wins: impl Fn(u32, u32) -> bool) -> Option<Self> {
+        let mut out = Self::empty();
         // Up to where the new range is done.
         let mut done = new.base;
         for old in self.as_slice() {
-            out.push(old.base, old.end.min(new.base), old.kind);
+            out.push(old.base, old.end.min(new.base), old.kind)?;
             let (from, to) = (old.base.max(new.base), old.end.min(new.end));
             if add && old.base > done {
-                out.push(done, new.end.min(old.base), new.kind);
+                out.push(done, new.end.min(old.base), new.kind)?;
                 done = done.max(new.end.min(old.base));
             }
             if from < to {
-                out.push(from, to, if wins(new.kind, old.kind) { new.kind } else { old.kind });
+                out.push(from, to, if wins(new.kind, old.kind) { new.kind } else { old.kind })?;
                 done = to;
             }
-            out.push(old.base.max(new.end), old.end, old.kind);
+            out.push(old.base.max(new.end), old.end, old.kind)?;
         }
         if add {
-            out.push(done, new.end, new.kind);
+            out.push(done, new.end, new.kind)?;
         }
-        out
+        Some(out)
+    }
+
+    /// Appends a range, or what there is of it; joins it with the last one if that is of its kind and ends there.
+    fn push(&mut self, base: u64, end: u64, kind: u32) -> Option<()> {
+        if base >= end {
+            return Some(());
+        }
+        let last = self.count.checked_sub(1).and_then(|last| self.all.get_mut(last));
+        if let Some(last) = last.filter(|last| last.end == base && last.kind == kind) {
+            last.end = end;
+            return Some(());
+        }
+        *self.all.get_mut(self.count)? = Range { base, end, kind };
+        self.count += 1;
+        Some(())
     }
 
     /// Makes available ranges whole pages of that size: what is left over at their ends is reserved.
@@ -157,40 +142,25 @@ impl<K: Kinds, const N: usize> Ranges<K, N> {
     /// Makes do with at most so many ranges: reserves the smallest available ones, then others, then what lies between reserved ones.
     pub fn fit(&mut self, most: usize) {
         while self.count > most.max(1) {
-            let weakest = |available: bool| {
-                let candidates = self.as_slice().iter().enumerate();
-                candidates
-                    .filter(|(_, range)| range.kind != K::RESERVED && K::may_be_reserved(range.kind))
-                    .filter(|(_, range)| !available || range.kind == K::AVAILABLE)
-                    .min_by_key(|(_, range)| range.size())
-                    .map(|(index, _)| index)
-            };
+            let others = self.as_slice().iter().enumerate();
+            let weakest = others
+                .filter(|(_, range)| range.kind != K::RESERVED && K::may_be_reserved(range.kind))
+                .min_by_key(|(_, range)| (range.kind != K::AVAILABLE, range.size()))
+                .map(|(index, _)| index);
             // The gap between two neighbours that are reserved costs nobody anything.
             let gaps = self.as_slice().windows(2).enumerate();
             let gap = gaps
                 .filter(|(_, pair)| pair.iter().all(|range| range.kind == K::RESERVED))
                 .min_by_key(|(_, pair)| pair[1].base - pair[0].end)
                 .map(|(index, _)| index);
-            if let Some(index) = gap {
-                self.all[index].end = self.all[index + 1].end;
-                self.all.copy_within(index + 2..self.count, index + 1);
-                self.count -= 1;
-            } else if let Some(index) = weakest(true).or_else(|| weakest(false)) {
-                self.all[index].kind = K::RESERVED;
-                self.join();
-            } else {
-                return;
+            match (gap, weakest) {
+                (Some(index), _) => self.all[index].end = self.all[index + 1].base,
+                (None, Some(index)) => self.all[index].kind = K::RESERVED,
+                (None, None) => return,
             }
+            // Joins what is adjacent and of a kind now.
+            self.apply(Range::default(), false, |_, _| false);
         }
-    }
-
-    /// Joins adjacent ranges of a kind.
-    fn join(&mut self) {
-        let mut out = Out { all: [Range::default(); N], count: 0, full: false };
-        for range in self.as_slice() {
-            out.push(range.base, range.end, range.kind);
-        }
-        (self.all, self.count) = (out.all, out.count);
     }
 }
 

@@ -59,9 +59,9 @@ fn make(pd: &Pd, info: &BootInfo, task: &RootTask, features: u64) -> Result<(), 
     give(hip::ROOT_PIO, spaces.ports.header(), Perms::ALL)?;
     let machine = Ref::create(pd, Machine::new())?;
     give(hip::MACHINE, machine.header(), Perms::ALL)?;
-    let memory = Space::create(pd, Content::MachineMemory)?;
+    let memory = Space::create(pd, None, Content::MachineMemory)?;
     give(hip::MACHINE_MEMORY, memory.header(), Perms::SPACE_TAKE)?;
-    let ports = Space::create(pd, Content::MachinePorts)?;
+    let ports = Space::create(pd, None, Content::MachinePorts)?;
     give(hip::MACHINE_PIO, ports.header(), Perms::SPACE_TAKE)?;
     let flags = EcFlags::GLOBAL | EcFlags::FPU;
     let start = Start { utcb: hip::ROOT_UTCB, sp: 0, ip: task.entry, core: 0, flags, event: None };

@@ -11,6 +11,7 @@ use super::sc::Parked;
 use super::{Header, MessagePage, Pd, Pt, Ref, Sc, Sm, Space, Vcpu, Work};
 use crate::arch::{FRESH, Frame, fpu, percore::USER_CS, percore::USER_SS};
 use crate::journey::{self, Journey};
+use crate::percore::{RESCHEDULE, core};
 use crate::remote;
 use cloister_abi::cap::Kind;
 use cloister_abi::hypercall::EcFlags;
@@ -106,6 +107,7 @@ pub(crate) struct Ec {
     pub(crate) vcpu: Cell<Option<NonNull<Vcpu>>>,
     pub(super) queue: Link<Ec>,
     timeout: Timer<Ec>,
+    /// Until when it waits, if it does.
     pub(crate) deadline: Cell<u64>,
     /// Core it belongs to.
     pub(crate) core: u8,
@@ -168,7 +170,7 @@ impl Ec {
             header: Header::new(Kind::Ec),
             frame: core::cell::UnsafeCell::new(frame),
             pd: Ref::of(pd),
-            table: spaces.objects.object_root(),
+            table: spaces.objects.table()?.root(),
             root: spaces.host.root(),
             objects: spaces.objects,
             ports: spaces.ports,
@@ -271,10 +273,7 @@ impl Ec {
         self.state.set(State::Running);
         self.semaphore.set(None);
         self.answer(status, value);
-        if self.deadline.get() != 0 {
-            self.deadline.set(0);
-            crate::sched::cancel_timeout(self);
-        }
+        core().timeouts.remove(self);
         self.unpark();
     }
 
@@ -333,7 +332,7 @@ impl Ec {
     /// Cuts this EC off its caller, since it will not answer. A caller that waited for its exception to be handled is stopped, since it
     /// never will be: its own caller is told when that is remembered, since such a row may be long.
     fn abort_caller(&self) {
-        journey::abort(crate::percore::core(), self);
+        journey::abort(core(), self);
         let Some(caller) = self.caller.take() else { return };
         // SAFETY: a caller is severed from its callee before it goes.
         let caller = unsafe { caller.as_ref() };
@@ -372,20 +371,18 @@ impl Ec {
             // SAFETY: a semaphore lets all who wait go before it goes, and mail that says so is received before anything else.
             unsafe { sm.as_ref() }.semaphore.forget(self);
         }
-        if self.deadline.replace(0) != 0 {
-            crate::sched::cancel_timeout(self);
-        }
+        core().timeouts.remove(self);
         if let (State::Calling | State::Faulted, Some(callee)) = (state, self.callee.take()) {
             // SAFETY: a callee is severed from its caller before it goes.
             unsafe { callee.as_ref() }.caller.set(None);
         }
         self.stop();
         crate::guest::abandon(self);
-        crate::percore::core().forget_fpu(&self.header);
+        core().forget_fpu(&self.header);
         // Whoever's time waited for the end of a chain that is cut now has to look again.
         // SAFETY: nothing was freed since; memory returns when the hypercall is over.
         unsafe { leaf.as_ref() }.let_go(&mut Work::of(0));
-        crate::percore::core().request(crate::percore::RESCHEDULE);
+        core().request(RESCHEDULE);
     }
 }
 

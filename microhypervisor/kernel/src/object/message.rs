@@ -136,13 +136,6 @@ impl MessagePage {
         }
     }
 
-    /// Writes the state of an exception as the message.
-    pub(crate) fn put_exception(&self, state: &ExceptionState) {
-        for (place, word) in self.words().iter().zip(state.to_words()) {
-            place.store(word, Relaxed);
-        }
-    }
-
     /// Reads the state of an exception that the message is.
     pub(crate) fn exception(&self) -> ExceptionState {
         let mut words = [0; exception::WORDS];

@@ -40,6 +40,8 @@ impl<T: Object> Ref<T> {
         if payer.adopt(header) {
             return Ok(Self(place));
         }
+        // As after every failure it is dropped without a payer: what it was given, as a PD its budget, is the caller's.
+        header.payer.set(None);
         // SAFETY: written above, and nobody knows it.
         unsafe { place.drop_in_place() };
         // SAFETY: allocated above.

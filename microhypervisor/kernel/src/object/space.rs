@@ -15,7 +15,7 @@ use crate::memory::{self, physical};
 use cloister_abi::cap::{Access, Kind, Perms, SELECTORS, Selector};
 use cloister_abi::status::Status;
 use cloister_mechanism::bitmap::Bitmap;
-use cloister_mechanism::capability::{self, Capability, Refused, Root, Table};
+use cloister_mechanism::capability::{self, Capability, Refused, Table};
 use cloister_mechanism::radix::{Freed, Leaf, MapError, PageTable, TableFrames};
 use cloister_mechanism::{Exhausted, Frames};
 use core::ops::RangeInclusive;
@@ -128,12 +128,13 @@ pub(crate) fn object<'a, T: Object>(found: &Capability<'a, Header>, perms: Perms
 }
 
 impl Space {
-    /// A space without a root frame, which `payer` pays for.
+    /// A space of that content, in that root frame if it needs one. `payer` pays.
     ///
     /// # Errors
     /// Memory could not be had.
-    pub(crate) fn create(payer: &Pd, content: Content) -> Result<Ref<Self>, Status> {
-        Self::assemble(payer, None, content)
+    pub(crate) fn create(payer: &Pd, root: Option<Page>, content: Content) -> Result<Ref<Self>, Status> {
+        let (header, lock, generation) = (Header::new(Kind::Space), Mutex::new(()), AtomicU64::new(1));
+        Ref::create(payer, Self { header, lock, _root: root, content, generation })
     }
 
     /// A space made of a root frame of zeros. `payer` pays.
@@ -143,12 +144,7 @@ impl Space {
     pub(crate) fn with_root(payer: &Pd, content: impl FnOnce(NonNull<u8>) -> Content) -> Result<Ref<Self>, Status> {
         let root = Page::zeroed(payer)?;
         let content = content(root.frame());
-        Self::assemble(payer, Some(root), content)
-    }
-
-    fn assemble(payer: &Pd, root: Option<Page>, content: Content) -> Result<Ref<Self>, Status> {
-        let (header, lock, generation) = (Header::new(Kind::Space), Mutex::new(()), AtomicU64::new(1));
-        Ref::create(payer, Self { header, lock, _root: root, content, generation })
+        Self::create(payer, Some(root), content)
     }
 
     /// Physical address of the page-table root of a host or guest space.
@@ -211,21 +207,17 @@ impl Space {
 
     // ---- capabilities
 
-    fn objects(&self) -> Result<&Table<Header>, Status> {
+    /// The table of an object space.
+    pub(crate) fn table(&self) -> Result<&Table<Header>, Status> {
         match &self.content {
             Content::Objects(table) => Ok(table),
             _ => Err(Status::BadCapability),
         }
     }
 
-    /// What look-ups need; of no table if it is no object space.
-    pub(crate) fn object_root(&self) -> Root<Header> {
-        self.objects().map_or(Root::dangling(), Table::root)
-    }
-
     /// Makes sure that selectors from `first` to `last`, which are in two frames at most, have places: all of them or none.
     pub(crate) fn prepare(&self, first: Selector, last: Selector) -> Result<(), Status> {
-        self.objects()?.prepare(self, first.into(), last.into()).map_err(refused_status)
+        self.table()?.prepare(self, first.into(), last.into()).map_err(refused_status)
     }
 
     /// Puts a capability at a selector, which takes over a reference that was acquired for it. What was there is dropped.
@@ -236,13 +228,6 @@ impl Space {
     pub(crate) fn insert(&self, selector: Selector, header: &Header, perms: Perms) -> Result<(), Status> {
         let Content::Objects(table) = &self.content else { return no_place(header) };
         table.insert(self, selector.into(), header, perms.bits()).map_err(refused_status)
-    }
-
-    /// Removes the capability at a selector.
-    pub(crate) fn remove(&self, selector: Selector) {
-        if let Ok(table) = self.objects() {
-            table.remove(selector.into());
-        }
     }
 
     // ---- memory

@@ -53,7 +53,7 @@ pub(super) fn destroy(ec: &Ec, call: &abi::Destroy) -> Answer {
         }
     }
     destroy_object(header, &mut Work::piece());
-    ec.objects.remove(call.sel);
+    ec.objects.table()?.remove(call.sel.into());
     Ok((0, 0))
 }
 

@@ -49,7 +49,7 @@ pub(crate) fn spaces(pd: &Pd) -> Result<Spaces, Status> {
             // SAFETY: the frame is the space's from now on.
             Content::Host(unsafe { PageTable::new(root) })
         })?,
-        ports: Space::create(pd, Content::Ports(Mutex::new(Bitmap::empty())))?,
+        ports: Space::create(pd, None, Content::Ports(Mutex::new(Bitmap::empty())))?,
     };
     pd.set_spaces(spaces.clone());
     Ok(spaces)

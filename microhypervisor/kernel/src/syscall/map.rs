@@ -9,7 +9,6 @@ use crate::arch::paging::{KERNEL_FRAME, attributes, restrict};
 use crate::memory::is_own;
 use crate::object::space::{Content, refused_status};
 use crate::object::{Ec, Header, Space};
-use crate::width::low32;
 use cloister_abi::cap::{Access, Perms, SELECTORS};
 use cloister_abi::hypercall as abi;
 use cloister_abi::status::Status;
@@ -140,11 +139,7 @@ pub(super) fn revoke(ec: &Ec, call: &abi::Revoke) -> Answer {
         return Err(Status::BadParameter);
     }
     match &space.content {
-        Content::Objects(_) => {
-            for selector in selectors(call.base, call.order)? {
-                space.remove(low32(selector));
-            }
-        }
+        Content::Objects(table) => selectors(call.base, call.order)?.for_each(|selector| table.remove(selector)),
         Content::Host(_) | Content::Guest(_) | Content::Dma(_) => space.unmap(bytes(call.base)?, call.order)?,
         Content::Ports(_) => return ports(space, call.base, call.order, false),
         Content::MachineMemory | Content::MachinePorts => return Err(Status::BadCapability),
@@ -155,7 +150,7 @@ pub(super) fn revoke(ec: &Ec, call: &abi::Revoke) -> Answer {
 pub(super) fn drop_selectors(ec: &Ec, call: &abi::Drop) -> Answer {
     let end = call.base.checked_add(call.count).filter(|end| *end <= SELECTORS && call.count <= 512);
     for selector in call.base..end.ok_or(Status::BadParameter)? {
-        ec.objects.remove(selector);
+        ec.objects.table()?.remove(selector.into());
     }
     Ok((0, 0))
 }

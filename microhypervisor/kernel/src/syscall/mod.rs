@@ -14,7 +14,7 @@ pub(crate) use create::spaces;
 
 use crate::arch::Frame;
 use crate::object::{Ec, Header, Object, Sm};
-use crate::percore::Core;
+use crate::percore::{self, Core, RESCHEDULE};
 use crate::width::index;
 use crate::{ipc, sched, trace};
 use cloister_abi::arch::current::HYPERCALL_BASE;
@@ -116,9 +116,10 @@ fn sm_wait(ec: &Ec, sm: &Sm, frame: &mut Frame) -> Result<(), Status> {
     ec.semaphore.set(Some(sm.into()));
     ec.state.set(crate::object::ec::State::Blocked);
     if deadline != 0 {
-        sched::set_timeout(ec, deadline);
+        ec.deadline.set(deadline);
+        percore::core().timeouts.insert(ec);
     }
-    sched::block();
+    percore::core().request(RESCHEDULE);
     Ok(())
 }
 

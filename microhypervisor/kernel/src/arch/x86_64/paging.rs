@@ -30,43 +30,26 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Where the stacks of further cores are mapped.
 const STACKS: u64 = 0xffff_ff00_0000_0000;
 
-/// Tables of a component.
-pub(crate) struct Host;
+/// Tables of four levels. An entry that points to a table has these bits; so many slots of the root are not shared.
+pub(crate) struct FourLevels<const TABLE: u64, const ROOT_SLOTS: usize>;
 
-impl Format for Host {
+impl<const TABLE: u64, const ROOT_SLOTS: usize> Format for FourLevels<TABLE, ROOT_SLOTS> {
     const LEVELS: u32 = 4;
     const PRESENT: u64 = PRESENT;
     const LARGE: u64 = LARGE;
-    const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+    const TABLE: u64 = TABLE;
     const ADDRESS: u64 = ADDRESS;
-    const ROOT_SLOTS: usize = 256;
+    const ROOT_SLOTS: usize = ROOT_SLOTS;
 }
 
+/// Tables of a component.
+pub(crate) type Host = FourLevels<{ PRESENT | WRITE | USER | ACCESSED }, 256>;
 /// Nested tables of a guest. In SVM they have the format of host tables, and every access of a guest is a user access; in EPT the
 /// three low bits are the rights to read, write and execute. What is said here holds for both, since every page can be read; only
 /// the attributes of leaves differ.
-pub(crate) struct Guest;
-
-impl Format for Guest {
-    const LEVELS: u32 = 4;
-    const PRESENT: u64 = PRESENT;
-    const LARGE: u64 = LARGE;
-    const TABLE: u64 = PRESENT | WRITE | USER;
-    const ADDRESS: u64 = ADDRESS;
-    const ROOT_SLOTS: usize = 512;
-}
-
+pub(crate) type Guest = FourLevels<{ PRESENT | WRITE | USER }, 512>;
 /// The kernel's own half.
-struct Kernel;
-
-impl Format for Kernel {
-    const LEVELS: u32 = 4;
-    const PRESENT: u64 = PRESENT;
-    const LARGE: u64 = LARGE;
-    const TABLE: u64 = PRESENT | WRITE | ACCESSED;
-    const ADDRESS: u64 = ADDRESS;
-    const ROOT_SLOTS: usize = 512;
-}
+type Kernel = FourLevels<{ PRESENT | WRITE | ACCESSED }, 512>;
 
 /// Attribute bits for user memory of these rights; `None` for rights that no mapping may have: none at all, not readable, or
 /// writable and executable in a component (a guest's memory may be both: what a guest does inside is its own matter).
