@@ -13,6 +13,7 @@ mod arrivals;
 mod bands;
 mod basics;
 mod chain;
+mod closing;
 mod cores;
 mod cores_ipc;
 mod create;
@@ -75,6 +76,7 @@ static SUITES: &[&[Test]] = &[
     &foreign::TESTS,
     &fpu::TESTS,
     &races::TESTS,
+    &closing::TESTS,
     &scheduling::TESTS,
     &bands::TESTS,
     &destroy::TESTS,
