@@ -7,6 +7,8 @@
 //! switched off.
 #![cfg_attr(not(test), no_std)]
 
+pub mod barrier;
+pub mod feature;
 pub mod machine_check;
 pub mod mitigation;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //!
 //! Sources: Intel SDM vol. 3, 16.3.2 (banks), 16.6 (recoverable errors), 16.9 (error codes); AMD APM vol. 2, 9.3.2.
 
-use crate::mitigation::Vendor;
+use crate::feature::{AMD, INTEL};
 
 /// First register of bank 0: control, status, address, miscellaneous; four registers per bank.
 pub const BANKS: u32 = 0x400;
@@ -54,9 +54,9 @@ impl Status {
         self.bit(59)
     }
 
-    /// How bad it is. `recoverable`: the processor tells errors that need no action from others (MCG_CAP.SER_P; Intel).
+    /// How bad it is, on a processor with these [`crate::feature`]s. `recoverable`: the processor tells errors that need no action from others (MCG_CAP.SER_P; Intel).
     #[must_use]
-    pub const fn severity(self, vendor: Vendor, recoverable: bool) -> Severity {
+    pub const fn severity(self, features: u64, recoverable: bool) -> Severity {
         if !self.is_valid() {
             return Severity::None;
         }
@@ -64,15 +64,15 @@ impl Status {
         if corrupt {
             return Severity::Fatal;
         }
-        match vendor {
-            // Deferred: bit 44, without UC.
-            Vendor::Amd if !uncorrected && self.bit(44) => Severity::Deferred,
-            // Neither signalled as a machine check (bit 56) nor to be acted upon (bit 55).
-            Vendor::Intel if uncorrected && recoverable && !self.bit(55) && !self.has_overflowed() => {
-                Severity::Deferred
-            }
-            _ if uncorrected => Severity::Fatal,
-            _ => Severity::Corrected,
+        // Deferred: on AMD's processors bit 44, without UC; on Intel's neither signalled as a machine check (bit 56) nor to be acted upon (bit 55).
+        let deferred = match uncorrected {
+            false => features & AMD != 0 && self.bit(44),
+            true => features & INTEL != 0 && recoverable && !self.bit(55) && !self.has_overflowed(),
+        };
+        match (deferred, uncorrected) {
+            (true, _) => Severity::Deferred,
+            (false, true) => Severity::Fatal,
+            (false, false) => Severity::Corrected,
         }
     }
 
@@ -103,7 +103,7 @@ impl Status {
 #[cfg(test)]
 mod tests {
     use super::{Severity, Status};
-    use crate::mitigation::Vendor;
+    use crate::feature::{AMD, INTEL};
 
     const VALID: u64 = 1 << 63;
     const UC: u64 = 1 << 61;
@@ -115,22 +115,22 @@ mod tests {
     #[test]
     fn severity_by_the_tables_of_the_manuals() {
         let cases = [
-            (0, Vendor::Intel, true, Severity::None),
-            (UC | PCC, Vendor::Amd, false, Severity::None),
-            (VALID | EN, Vendor::Intel, true, Severity::Corrected),
-            (VALID | EN, Vendor::Amd, false, Severity::Corrected),
-            (VALID | UC | EN | PCC, Vendor::Intel, true, Severity::Fatal),
-            (VALID | UC | EN | PCC, Vendor::Amd, false, Severity::Fatal),
-            (VALID | UC | EN, Vendor::Intel, true, Severity::Deferred),
-            (VALID | UC | EN | AR, Vendor::Intel, true, Severity::Fatal),
-            (VALID | UC | EN, Vendor::Intel, false, Severity::Fatal),
-            (VALID | UC | EN | 1 << 62, Vendor::Intel, true, Severity::Fatal),
-            (VALID | DEFERRED, Vendor::Amd, false, Severity::Deferred),
-            (VALID | UC | EN, Vendor::Amd, false, Severity::Fatal),
-            (VALID | UC, Vendor::Other, true, Severity::Fatal),
+            (0, INTEL, true, Severity::None),
+            (UC | PCC, AMD, false, Severity::None),
+            (VALID | EN, INTEL, true, Severity::Corrected),
+            (VALID | EN, AMD, false, Severity::Corrected),
+            (VALID | UC | EN | PCC, INTEL, true, Severity::Fatal),
+            (VALID | UC | EN | PCC, AMD, false, Severity::Fatal),
+            (VALID | UC | EN, INTEL, true, Severity::Deferred),
+            (VALID | UC | EN | AR, INTEL, true, Severity::Fatal),
+            (VALID | UC | EN, INTEL, false, Severity::Fatal),
+            (VALID | UC | EN | 1 << 62, INTEL, true, Severity::Fatal),
+            (VALID | DEFERRED, AMD, false, Severity::Deferred),
+            (VALID | UC | EN, AMD, false, Severity::Fatal),
+            (VALID | UC, 0, true, Severity::Fatal),
         ];
-        for (status, vendor, recoverable, expected) in cases {
-            assert_eq!(Status(status).severity(vendor, recoverable), expected, "{status:#x} {vendor:?}");
+        for (status, features, recoverable, expected) in cases {
+            assert_eq!(Status(status).severity(features, recoverable), expected, "{status:#x} {features:#x}");
         }
     }
 

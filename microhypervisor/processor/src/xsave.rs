@@ -6,7 +6,7 @@
 //!
 //! Sources: Intel SDM vol. 1, 13.2 to 13.4 (enumeration, layout), 13.7 to 13.11 (instructions); AMD APM vol. 2, 11.5.
 
-use crate::mitigation::Vendor;
+use crate::feature::AMD_OLD;
 
 /// Legacy region and header.
 const FIXED: u32 = 576;
@@ -91,12 +91,13 @@ pub struct Layout {
 /// Without XSAVE.
 pub const FXSAVE: Layout = Layout { mask: LEGACY, dropped: 0, size: 512, method: Method::Fxsave };
 
-/// What is used of what the processor says it can (CPUID 0xd.1 EAX). XSAVES of AMD's family 0x17 may leave XMM registers out (erratum 1386). `standard`: none
-/// of the instructions that let components close up (`xsave=standard` on the command line), for emulators that have them wrong.
+/// What is used of what the processor says it can (CPUID 0xd.1 EAX), if it has these [`crate::feature`]s. XSAVES of AMD's family 0x17 may leave XMM
+/// registers out (erratum 1386). `standard`: none of the instructions that let components close up (`xsave=standard` on the command line), for
+/// emulators that have them wrong.
 #[must_use]
-pub fn usable(features: u32, vendor: Vendor, family: u32, standard: bool) -> u32 {
-    let loses = vendor == Vendor::Amd && family == 0x17;
-    features & !(if loses { XSAVES } else { 0 }) & !(if standard { XSAVEC | XSAVES } else { 0 })
+pub fn usable(instructions: u32, features: u64, standard: bool) -> u32 {
+    let loses = features & AMD_OLD != 0;
+    instructions & !(if loses { XSAVES } else { 0 }) & !(if standard { XSAVEC | XSAVES } else { 0 })
 }
 
 /// Decides for a processor with XSAVE. `supported` are its components (CPUID 0xd.0 EDX:EAX), `features` is what is [`usable`], `component` tells of
@@ -135,7 +136,7 @@ fn size(mask: u64, compacted: bool, component: impl Fn(u32) -> Component) -> u32
 #[cfg(test)]
 mod tests {
     use super::{Component, Layout, Method, choose, usable};
-    use crate::mitigation::Vendor;
+    use crate::feature::{AMD, AMD_OLD, INTEL};
 
     /// Offsets of AVX and of the parts of AVX-512, each with its size.
     fn processor(offsets: [u32; 4]) -> impl Fn(u32) -> Component {
@@ -187,11 +188,11 @@ mod tests {
     #[test]
     fn what_is_broken_is_not_used() {
         let method = |features| choose(7, features, amd(), 4096).method;
-        assert_eq!(method(usable(0xf, Vendor::Amd, 0x19, false)), Method::Supervisor);
-        assert_eq!(method(usable(0xf, Vendor::Amd, 0x17, false)), Method::Compacted);
-        assert_eq!(method(usable(0xf, Vendor::Intel, 0x17, false)), Method::Supervisor);
-        assert_eq!(method(usable(0xf, Vendor::Intel, 6, true)), Method::Optimized);
-        assert_eq!(method(usable(0xe, Vendor::Intel, 6, true)), Method::Xsave);
+        assert_eq!(method(usable(0xf, AMD, false)), Method::Supervisor);
+        assert_eq!(method(usable(0xf, AMD | AMD_OLD, false)), Method::Compacted);
+        assert_eq!(method(usable(0xf, INTEL, false)), Method::Supervisor);
+        assert_eq!(method(usable(0xf, INTEL, true)), Method::Optimized);
+        assert_eq!(method(usable(0xe, INTEL, true)), Method::Xsave);
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(crate) extern "C" fn start(protocol: u64, information: u64) -> ! {
 }
 
 fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
+    cpu::identify();
     power::init(info.said.command_line());
     speculation::init(info.said.command_line());
     cpu::init(info.said.command_line())?;

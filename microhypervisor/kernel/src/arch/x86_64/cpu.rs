@@ -3,57 +3,12 @@
 //!
 //! Sources: AMD APM vol. 2, 3.1 (control registers); Intel SDM vol. 3, 2.5; CPUID as in APM vol. 3, appendix E.
 
+pub(crate) use cloister_processor::feature;
 use core::arch::x86_64::__cpuid_count;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86::controlregs::{Cr0, Cr4, cr0, cr0_write, cr4_write};
 
-/// States features: constants, one bit each, and where CPUID has them: leaf, register, bit.
-macro_rules! features {
-    ($($(#[$text:meta])* $name:ident: $leaf:literal $register:ident $bit:literal)*) => {
-        #[expect(clippy::upper_case_acronyms, non_camel_case_types, reason = "only counts")]
-        enum Number { $($name),* }
-
-        /// Features that the kernel looks at, as bits.
-        pub(crate) mod feature {
-            $($(#[$text])* pub(crate) const $name: u64 = 1 << super::Number::$name as u64;)*
-        }
-
-        const FEATURES: &[(u64, u32, usize, u32)] = &[$((feature::$name, $leaf, $register, $bit)),*];
-    };
-}
-
-const EBX: usize = 1;
-const ECX: usize = 2;
-const EDX: usize = 3;
-
-features! {
-    /// Machine-check exception.
-    MACHINE_CHECK: 1 EDX 7
-    /// Machine-check banks.
-    MACHINE_BANKS: 1 EDX 14
-    /// MONITOR and MWAIT.
-    MONITOR: 1 ECX 3
-    /// x2APIC mode.
-    X2APIC: 1 ECX 21
-    /// Local APIC timer in TSC-deadline mode.
-    TSC_DEADLINE: 1 ECX 24
-    /// XSAVE.
-    XSAVE: 1 ECX 26
-    /// Access to FS and GS base for components.
-    FSGSBASE: 7 EBX 0
-    /// The kernel is kept from executing what is a component's.
-    SMEP: 7 EBX 7
-    /// The kernel is kept from touching what is a component's.
-    SMAP: 7 EBX 20
-    /// Components are kept from reading descriptor-table registers.
-    UMIP: 7 ECX 2
-    /// 1 GiB pages in host tables.
-    PAGE_1G: 0x8000_0001 EDX 26
-    /// RDTSCP.
-    RDTSCP: 0x8000_0001 EDX 27
-    /// Constant-rate time-stamp counter.
-    INVARIANT_TSC: 0x8000_0007 EDX 8
-}
+const ARCH_CAPABILITIES: u32 = 0x10a;
 
 static PRESENT: AtomicU64 = AtomicU64::new(0);
 
@@ -66,15 +21,20 @@ pub(crate) fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     [registers.eax, registers.ebx, registers.ecx, registers.edx]
 }
 
-/// Whether the processor has the features. After [`init`].
-pub(crate) fn has(features: u64) -> bool {
-    PRESENT.load(Relaxed) & features == features
+/// Notes what the boot processor has, before anybody asks.
+pub(crate) fn identify() {
+    // SAFETY: the register exists where it is asked for.
+    PRESENT.store(feature::read(cpuid, || unsafe { x86::msr::rdmsr(ARCH_CAPABILITIES) }), Relaxed);
 }
 
-/// The same at any time.
-pub(super) fn probe(features: u64) -> bool {
-    let mut wanted = FEATURES.iter().filter(|(feature, ..)| features & feature != 0);
-    wanted.all(|(_, leaf, register, bit)| cpuid(*leaf, 0)[*register] >> bit & 1 != 0)
+/// What the processor has, as [`feature`]s.
+pub(crate) fn features() -> u64 {
+    PRESENT.load(Relaxed)
+}
+
+/// Whether the processor has the features.
+pub(crate) fn has(wanted: u64) -> bool {
+    features() & wanted == wanted
 }
 
 /// Sets what RDTSCP and RDPID answer on this core, if it has them. In components that is 0.
@@ -103,13 +63,11 @@ pub(crate) fn ticks() -> u64 {
     unsafe { core::arch::x86_64::_rdtsc() }
 }
 
-/// Reads features.
+/// Switches on what the boot core has.
 ///
 /// # Errors
 /// What the processor lacks and the kernel cannot do without.
 pub(crate) fn init(command_line: &str) -> Result<(), &'static str> {
-    let present = FEATURES.iter().map(|(feature, ..)| *feature).filter(|feature| probe(*feature));
-    PRESENT.store(present.fold(0, |all, feature| all | feature), Relaxed);
     if !has(feature::FSGSBASE) {
         return Err("the processor lacks FSGSBASE (Ivy Bridge, Steamroller, or later)");
     }
@@ -126,14 +84,9 @@ pub(crate) fn init_core() {
     control.set(Cr4::CR4_ENABLE_SMEP, has(feature::SMEP));
     control.set(Cr4::CR4_ENABLE_SMAP, has(feature::SMAP));
     control.set(Cr4::CR4_ENABLE_OS_XSAVE, has(feature::XSAVE));
+    control.set(Cr4::CR4_ENABLE_UMIP, has(feature::UMIP));
     // SAFETY: paging stays as it is; the bits set are protections and instructions that the processor has.
     unsafe { cr4_write(control) };
-    if has(feature::UMIP) {
-        // SAFETY: reads a control register, and sets one protection more, for which the crate has no name.
-        unsafe {
-            core::arch::asm!("mov {tmp}, cr4", "bts {tmp}, 11", "mov cr4, {tmp}", tmp = out(reg) _, options(nostack))
-        };
-    }
     // SAFETY: reads a control register.
     let control = unsafe { cr0() } | Cr0::CR0_WRITE_PROTECT | Cr0::CR0_MONITOR_COPROCESSOR | Cr0::CR0_NUMERIC_ERROR;
     // SAFETY: floating-point instructions trap until an EC owns the unit; write protection holds in the kernel too.

@@ -23,7 +23,7 @@ use crate::percore::Core;
 use crate::trace;
 use cloister_abi::arch::x86_64::HYPERCALL_BASE;
 use cloister_abi::hypercall::CALLS;
-use cloister_processor::mitigation::Actions;
+use cloister_processor::barrier::Actions;
 use core::arch::global_asm;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};

@@ -14,7 +14,6 @@
 use super::cpu::{self, cpuid, feature};
 use crate::width::low32;
 use cloister_mechanism::FRAME;
-use cloister_processor::mitigation::{Facts, Vendor};
 use cloister_processor::xsave::{Component, FXSAVE, Layout, Method, choose, usable};
 use core::arch::asm;
 use core::ptr::NonNull;
@@ -49,9 +48,8 @@ fn layout() -> Layout {
         let [size, offset, flags, _] = cpuid(0xd, index);
         Component::of(size, offset, flags)
     };
-    let family = Facts::family_model(cpuid(1, 0)[0]).0;
-    let features = usable(cpuid(0xd, 1)[0], Vendor::read(cpuid), family, STANDARD.load(Relaxed));
-    choose(u64::from(low) | u64::from(high) << 32, features, component, low32(FRAME as u64))
+    let instructions = usable(cpuid(0xd, 1)[0], cpu::features(), STANDARD.load(Relaxed));
+    choose(u64::from(low) | u64::from(high) << 32, instructions, component, low32(FRAME as u64))
 }
 
 /// Reads the command line.

@@ -9,13 +9,12 @@
 //!
 //! Sources: Intel SDM vol. 3, 16.3 (registers), 16.8 (initialization), 16.10 (handlers); AMD APM vol. 2, 9.4 and 9.6.
 
-use super::cpu::{self, cpuid, feature};
+use super::cpu::{self, feature};
 use super::timer;
 use crate::console::Console;
 use crate::flood::Flood;
 use crate::percore::core;
 use cloister_processor::machine_check::{BANKS, Severity, Status};
-use cloister_processor::mitigation::Vendor;
 use core::fmt::Write;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use x86::msr::{rdmsr, wrmsr};
@@ -62,13 +61,13 @@ pub(crate) fn init_core() {
 
 /// Tells and clears what this core's banks hold. Answers the worst of it.
 fn collect(when: &str) -> Severity {
-    let (capabilities, vendor) = (capabilities(), Vendor::read(cpuid));
+    let capabilities = capabilities();
     let mut worst = Severity::None;
     for bank in 0..capabilities & 0xff {
         let register = BANKS + 4 * crate::width::low32(bank);
         // SAFETY: the bank exists.
         let status = Status(unsafe { rdmsr(register + 1) });
-        let severity = status.severity(vendor, capabilities >> 24 & 1 != 0);
+        let severity = status.severity(cpu::features(), capabilities >> 24 & 1 != 0);
         if severity == Severity::None {
             continue;
         }

@@ -11,7 +11,6 @@ use super::cpu::{self, cpuid, feature};
 use super::{acpi, serial, smp};
 use crate::memory;
 use crate::width::low8;
-use cloister_processor::mitigation::{Vendor, is_emulated};
 use cloister_processor::shutdown::{Power, Register};
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
@@ -36,8 +35,7 @@ pub(crate) fn init(cmdline: &str) {
 
 /// How to wait, as said above.
 fn wait_hint() -> u32 {
-    let intel = Vendor::read(cpuid) == Vendor::Intel;
-    if !intel || is_emulated(cpuid) || !cpu::probe(feature::MONITOR) || cpuid(5, 0) == [0; 4] {
+    if !cpu::has(feature::INTEL | feature::MONITOR) || cpu::has(feature::EMULATED) || cpuid(5, 0) == [0; 4] {
         return HALT;
     }
     // Sub-states of C1: the second is the enhanced one.

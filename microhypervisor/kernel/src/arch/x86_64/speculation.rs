@@ -5,15 +5,15 @@
 //! out is chosen ([`super::entry`]). What is done when address spaces change or guests run is behind a test of [`WAYS`], which never changes
 //! after boot.
 
-use super::cpu::cpuid;
+use super::cpu;
 use super::entry::Way;
-use cloister_processor::mitigation::{Actions, Facts, List, Plan, Point, Policy, Step, decide, list, spec_ctrl, steps};
+use cloister_processor::barrier::{Actions, List, Point, Step, list, spec_ctrl, steps};
+use cloister_processor::mitigation::decide;
 use core::arch::{asm, naked_asm};
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use x86::msr::{IA32_EFER, rdmsr, wrmsr};
 
-const ARCH_CAPABILITIES: u32 = 0x10a;
 const AUTO_IBRS: u64 = 1 << 21;
 
 /// What is done, as bits of [`Actions`]. The ways in and out look at it, too.
@@ -55,9 +55,7 @@ fn is_any(list: &List) -> bool {
 
 /// Decides, and chooses the way in and out. Called once, on the boot core, before there is one.
 pub(crate) fn init(cmdline: &str) {
-    // SAFETY: the register exists where it is asked for.
-    let facts = Facts::read(cpuid, || unsafe { rdmsr(ARCH_CAPABILITIES) });
-    let plan: Plan = decide(&facts, Policy::parse(cmdline));
+    let plan = decide(cpu::features(), cmdline);
     ACTIONS.store(plan.actions.bits(), Relaxed);
     let [user, kernel] = spec_ctrl(plan.actions);
     SPEC_CTRL_USER.store(user, Relaxed);
