@@ -2,6 +2,7 @@
 //! Against a model.
 
 use crate::mail::{Inbox, Letter, Mail};
+use core::ptr::NonNull;
 use proptest::prelude::{Just, Strategy, prop_assert_eq, prop_oneof, proptest};
 use std::cell::Cell;
 use std::vec::Vec;
@@ -51,8 +52,10 @@ proptest! {
                 }
                 Step::Take => {
                     let mut got = Vec::new();
-                    // SAFETY: the nodes outlive the inbox; one thread.
-                    unsafe { inbox.take_all(|node, bits| got.push((node.as_ref().id, bits))) };
+                    // SAFETY: the nodes outlive the inbox.
+                    let note = |node: NonNull<Node>, bits| got.push((unsafe { node.as_ref() }.id, bits));
+                    // SAFETY: as above; one thread.
+                    unsafe { inbox.take_all(note) };
                     prop_assert_eq!(got, core::mem::take(&mut model));
                 }
             }
