@@ -76,7 +76,7 @@ pub fn park() -> ! {
     }
     loop {
         // SAFETY: gives up the rest of the time slice; nothing else happens.
-        let _ = unsafe { cloister_stubs::invoke(&cloister_abi::hypercall::Yield) };
+        let _ = unsafe { cloister_stubs::invoke(&cloister_abi::hypercall::Yield {}) };
     }
 }
 

@@ -73,7 +73,7 @@ impl Heap {
     fn locked<R>(&self, run: impl FnOnce(&mut State) -> R) -> R {
         while self.locked.swap(true, Ordering::Acquire) {
             // SAFETY: gives up the rest of the time slice, so that the holder can go on.
-            let _ = unsafe { cloister_stubs::invoke(&Yield) };
+            let _ = unsafe { cloister_stubs::invoke(&Yield {}) };
         }
         // SAFETY: the lock is held.
         let answer = run(unsafe { &mut *self.state.get() });

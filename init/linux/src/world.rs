@@ -216,7 +216,7 @@ impl Kernel for World {
 
     fn relax(&self) {
         // SAFETY: gives up the rest of the time slice; nothing else happens.
-        let _ = unsafe { cloister_stubs::invoke(&Yield) };
+        let _ = unsafe { cloister_stubs::invoke(&Yield {}) };
     }
 
     fn spawn(&self, slot: usize, start: &Start) -> Result<(), Errno> {

@@ -31,25 +31,13 @@ pub trait Call: Sized {
     fn decode(args: &Args) -> Option<Self>;
 }
 
-/// The structure of a call's arguments.
-macro_rules! arguments {
-    ($(#[$text:meta])+ $name:ident) => {
-        $(#[$text])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name;
-    };
-    ($(#[$text:meta])+ $name:ident $($(#[$about:meta])+ $field:ident: $type:ty,)+) => {
-        $(#[$text])+
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name { $($(#[$about])+ pub $field: $type,)+ }
-    };
-}
-
 /// The table: each call with its number, and its arguments in the order of their registers.
 macro_rules! calls {
     ($($(#[$text:meta])+ $name:ident = $number:literal { $($(#[$about:meta])+ $field:ident: $type:ty,)* })+) => {
         $(
-            arguments!($(#[$text])+ $name $($(#[$about])+ $field: $type,)*);
+            $(#[$text])+
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub struct $name { $($(#[$about])+ pub $field: $type,)* }
 
             impl Call for $name {
                 const NUMBER: u64 = $number;

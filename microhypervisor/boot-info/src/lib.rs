@@ -20,31 +20,10 @@ mod tests;
 
 use cloister_abi::hip::{CMDLINE, MemoryKind};
 
-/// How the kernel was loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// PVH: the direct kernel boot of emulators.
-    Pvh,
-    /// Multiboot 2: GRUB.
-    Multiboot2,
-}
-
-/// A frame buffer of pixels.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Framebuffer {
-    /// Physical address.
-    pub address: u64,
-    /// Pixels in a line.
-    pub width: u32,
-    /// Lines.
-    pub height: u32,
-    /// Bytes from one line to the next.
-    pub pitch: u32,
-    /// Bits per pixel.
-    pub depth: u8,
-    /// Position of the lowest bit and number of bits of red, of green and of blue.
-    pub colors: [u8; 6],
-}
+/// Loaded by PVH: the direct kernel boot of emulators.
+pub const PVH: u64 = 1;
+/// Loaded by Multiboot 2: GRUB.
+pub const MULTIBOOT2: u64 = 2;
 
 /// What was said, but for the memory map.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +34,15 @@ pub struct Info {
     pub image: (u64, u64),
     /// ACPI root pointer, 0 if it was not told.
     pub rsdp: u64,
-    /// Frame buffer, if there is one that shows pixels.
-    pub framebuffer: Option<Framebuffer>,
+    /// Frame buffer, if there is one that shows pixels: as the information page has it, from [`Hip::framebuffer`] on; else zeros.
+    ///
+    /// [`Hip::framebuffer`]: cloister_abi::hip::Hip::framebuffer
+    pub framebuffer: [u64; 4],
 }
 
 impl Info {
     const fn new() -> Self {
-        Self { cmdline: [0; CMDLINE], image: (0, 0), rsdp: 0, framebuffer: None }
+        Self { cmdline: [0; CMDLINE], image: (0, 0), rsdp: 0, framebuffer: [0; 4] }
     }
 
     /// Command line as text; empty if it is none.
@@ -156,13 +137,13 @@ const fn kind(e820: u32) -> MemoryKind {
     }
 }
 
-/// Reads what the loader left at an address. `range` gets each range of memory: first byte, length, kind. These come in any order and
+/// Reads what the loader of a protocol ([`PVH`] or [`MULTIBOOT2`]) left at an address. `range` gets each range of memory: first byte, length, kind. These come in any order and
 /// may overlap, as the firmware will have it.
 ///
 /// # Errors
 /// What is wrong or missing.
 pub fn read(
-    protocol: Protocol,
+    protocol: u64,
     address: u64,
     memory: Reader<'_>,
     range: &mut dyn FnMut(u64, u64, MemoryKind),
@@ -176,8 +157,9 @@ pub fn read(
         }
     };
     let done = match protocol {
-        Protocol::Pvh => pvh::read(memory, address, &mut info, &mut counted),
-        Protocol::Multiboot2 => multiboot::read(memory, address, &mut info, &mut counted),
+        PVH => pvh::read(memory, address, &mut info, &mut counted),
+        MULTIBOOT2 => multiboot::read(memory, address, &mut info, &mut counted),
+        _ => return Err("loaded by neither PVH nor Multiboot 2"),
     };
     done.ok_or("the loader's information is not complete")?;
     if ranges == 0 {

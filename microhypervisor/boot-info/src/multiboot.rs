@@ -6,7 +6,7 @@
 
 use cloister_abi::hip::MemoryKind;
 
-use crate::{Framebuffer, Info, Part, Reader, kind};
+use crate::{Info, Part, Reader, kind};
 
 /// More information than this is nonsense, bytes.
 const MOST: u64 = 1 << 20;
@@ -44,7 +44,7 @@ pub(crate) fn read(
             }
             tag::MEMORY => map = Some(tag),
             tag::EFI_MEMORY => efi = Some(tag),
-            tag::FRAMEBUFFER => info.framebuffer = framebuffer(tag),
+            tag::FRAMEBUFFER => info.framebuffer = framebuffer(tag).unwrap_or_default(),
             // A copy of the root pointer, of which a new one says more than an old one.
             tag::ACPI_OLD if info.rsdp == 0 => info.rsdp = tag.part(8, 20)?.base,
             tag::ACPI_NEW => info.rsdp = tag.part(8, 36)?.base,
@@ -90,19 +90,14 @@ const fn efi_kind(number: u32) -> MemoryKind {
 }
 
 /// A frame buffer of direct colours; palettes and text modes are of no use above.
-fn framebuffer(tag: Part<'_>) -> Option<Framebuffer> {
+fn framebuffer(tag: Part<'_>) -> Option<[u64; 4]> {
     const DIRECT: u8 = 1;
-    if tag.u8(29)? != DIRECT {
-        return None;
-    }
-    let mut colors = [0; 6];
-    for (color, offset) in colors.iter_mut().zip(32..) {
-        *color = tag.u8(offset)?;
-    }
-    let (address, pitch, width, height) = (tag.number(8, 8)?, tag.u32(16)?, tag.u32(20)?, tag.u32(24)?);
+    let (address, pitch, width, height) =
+        (tag.number(8, 8)?, tag.number(16, 4)?, tag.number(20, 4)?, tag.number(24, 4)?);
     let depth = tag.u8(28)?;
-    let line = u64::from(width).checked_mul(u64::from(depth.div_ceil(8)))?;
+    let line = width.checked_mul(u64::from(depth.div_ceil(8)))?;
     // Whoever draws would otherwise draw elsewhere.
-    let sound = width > 0 && height > 0 && (15..=32).contains(&depth) && line <= u64::from(pitch);
-    sound.then_some(Framebuffer { address, width, height, pitch, depth, colors })
+    let sound = width > 0 && height > 0 && (15..=32).contains(&depth) && line <= pitch && tag.u8(29)? == DIRECT;
+    let words = [address, width | height << 32, pitch | u64::from(depth) << 32, tag.number(32, 6)?];
+    sound.then_some(words)
 }

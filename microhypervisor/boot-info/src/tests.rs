@@ -13,7 +13,7 @@ use cloister_abi::hip::MemoryKind;
 use proptest::collection::vec as bytes_of;
 use proptest::prelude::{any, proptest};
 
-use crate::{Framebuffer, Info, Part, Protocol, acpi_root, read};
+use crate::{Info, MULTIBOOT2, PVH, Part, acpi_root, read};
 
 /// Where the structures lie; physical memory is nothing else.
 const BASE: u64 = 0x1000;
@@ -24,7 +24,7 @@ fn byte(memory: &[u8]) -> impl Fn(u64) -> Option<u8> {
     move |address| memory.get(usize::try_from(address.checked_sub(BASE)?).ok()?).copied()
 }
 
-fn read_all(protocol: Protocol, memory: &[u8]) -> Result<(Info, Vec<Range>), &'static str> {
+fn read_all(protocol: u64, memory: &[u8]) -> Result<(Info, Vec<Range>), &'static str> {
     let mut ranges = Vec::new();
     let info = read(protocol, BASE, &byte(memory), &mut |base, size, kind| ranges.push((base, size, kind)))?;
     Ok((info, ranges))
@@ -84,7 +84,7 @@ fn multiboot_of_grub() {
         tag(15, &[2; 36]),
         tag(21, &[0; 4]),
     ]);
-    let (info, ranges) = read_all(Protocol::Multiboot2, &memory).expect("well-formed");
+    let (info, ranges) = read_all(MULTIBOOT2, &memory).expect("well-formed");
     assert_eq!(info.command_line(), "log=com1 cores=2");
     assert_eq!(info.image, (0x0020_0000, 0x0010_0001));
     assert_eq!(byte(&memory)(info.rsdp), Some(2));
@@ -92,38 +92,37 @@ fn multiboot_of_grub() {
     let (free, acpi, held) = (MemoryKind::Available, MemoryKind::AcpiReclaim, MemoryKind::Reserved);
     assert_eq!(kinds, [free, free, acpi, held]);
     assert_eq!(ranges[1], (0x10_0000, 0x7000_0000, free));
-    let colors = [16, 8, 8, 8, 0, 8];
-    let expected = Framebuffer { address: 0xfd00_0000, width: 1024, height: 768, pitch: 4096, depth: 32, colors };
-    assert_eq!(info.framebuffer, Some(expected));
+    let expected = [0xfd00_0000, 1024 | 768 << 32, 4096 | 32 << 32, 0x0800_0808_0810];
+    assert_eq!(info.framebuffer, expected);
 }
 
 #[test]
 fn the_map_of_uefi_serves_where_there_is_no_other() {
     let entries = [[7, 0x10_0000, 0x100], [4, 0x20_0000, 1], [6, 0x30_0000, 2], [9, 0x40_0000, 3], [10, 0x50_0000, 4]];
     let memory = multiboot(&[module(), efi_map(48, &entries)]);
-    let (_, ranges) = read_all(Protocol::Multiboot2, &memory).expect("well-formed");
+    let (_, ranges) = read_all(MULTIBOOT2, &memory).expect("well-formed");
     let sizes: Vec<_> = ranges.iter().map(|(_, size, _)| size / 4096).collect();
     assert_eq!(sizes, [0x100, 1, 2, 3, 4]);
     let (free, held) = (MemoryKind::Available, MemoryKind::Reserved);
     let kinds: Vec<_> = ranges.iter().map(|(.., kind)| *kind).collect();
     assert_eq!(kinds, [free, free, held, MemoryKind::AcpiReclaim, MemoryKind::AcpiNvs]);
     let both = multiboot(&[module(), efi_map(48, &entries), map()]);
-    assert_eq!(read_all(Protocol::Multiboot2, &both).expect("well-formed").1.len(), 4);
+    assert_eq!(read_all(MULTIBOOT2, &both).expect("well-formed").1.len(), 4);
 }
 
 #[test]
 fn frame_buffers_that_show_no_pixels_are_none() {
-    let seen = |tag| read_all(Protocol::Multiboot2, &multiboot(&[module(), map(), tag])).expect("fine").0.framebuffer;
-    assert_eq!(seen(framebuffer(0, 4096)), None);
-    assert_eq!(seen(framebuffer(2, 160)), None);
+    let seen = |tag| read_all(MULTIBOOT2, &multiboot(&[module(), map(), tag])).expect("fine").0.framebuffer;
+    assert_eq!(seen(framebuffer(0, 4096)), [0; 4]);
+    assert_eq!(seen(framebuffer(2, 160)), [0; 4]);
     // Lines that overlap.
-    assert_eq!(seen(framebuffer(1, 4095)), None);
-    assert_eq!(seen(tag(8, &[1; 20])), None);
+    assert_eq!(seen(framebuffer(1, 4095)), [0; 4]);
+    assert_eq!(seen(tag(8, &[1; 20])), [0; 4]);
 }
 
 #[test]
 fn what_is_missing_is_said() {
-    let error = |tags: &[Vec<u8>]| read_all(Protocol::Multiboot2, &multiboot(tags)).expect_err("incomplete");
+    let error = |tags: &[Vec<u8>]| read_all(MULTIBOOT2, &multiboot(tags)).expect_err("incomplete");
     assert_eq!(error(&[module()]), "the loader gives no memory map");
     assert!(error(&[map()]).starts_with("no boot image"));
     assert!(error(&[map(), tag(3, &[9, 0, 0, 0, 8, 0, 0, 0])]).contains("not complete"));
@@ -135,18 +134,18 @@ fn tags_that_run_over_the_end_are_refused() {
     let mut memory = multiboot(&[module(), map()]);
     for size in [0u32, 7, u32::MAX] {
         memory[12..16].copy_from_slice(&size.to_le_bytes());
-        assert!(read_all(Protocol::Multiboot2, &memory).is_err(), "{size}");
+        assert!(read_all(MULTIBOOT2, &memory).is_err(), "{size}");
     }
     let mut memory = multiboot(&[module(), map()]);
     memory[..4].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert!(read_all(Protocol::Multiboot2, &memory).is_err());
+    assert!(read_all(MULTIBOOT2, &memory).is_err());
 }
 
 #[test]
 fn entries_without_size_are_refused() {
     let mut body = vec![0; 40];
     body[..4].copy_from_slice(&0u32.to_le_bytes());
-    assert!(read_all(Protocol::Multiboot2, &multiboot(&[module(), tag(6, &body)])).is_err());
+    assert!(read_all(MULTIBOOT2, &multiboot(&[module(), tag(6, &body)])).is_err());
 }
 
 fn pvh(entries: u32, map: &[u64]) -> Vec<u8> {
@@ -164,25 +163,25 @@ fn pvh(entries: u32, map: &[u64]) -> Vec<u8> {
 #[test]
 fn pvh_of_qemu() {
     let memory = pvh(2, &[0, 0xa_0000, 1, 0x10_0000, 0x1000_0000, 2]);
-    let (info, ranges) = read_all(Protocol::Pvh, &memory).expect("well-formed");
+    let (info, ranges) = read_all(PVH, &memory).expect("well-formed");
     assert_eq!((info.command_line(), info.image), ("debug-exit", (0x100_0000, 0x2000)));
     assert_eq!(ranges[1], (0x10_0000, 0x1000_0000, MemoryKind::Reserved));
 }
 
 #[test]
 fn pvh_maps_that_are_nonsense_are_refused() {
-    assert!(read_all(Protocol::Pvh, &pvh(3, &[0, 0xa_0000, 1])).is_err());
-    assert!(read_all(Protocol::Pvh, &pvh(u32::MAX, &[0, 0xa_0000, 1])).is_err());
-    assert!(read_all(Protocol::Pvh, &pvh(0, &[])).is_err());
+    assert!(read_all(PVH, &pvh(3, &[0, 0xa_0000, 1])).is_err());
+    assert!(read_all(PVH, &pvh(u32::MAX, &[0, 0xa_0000, 1])).is_err());
+    assert!(read_all(PVH, &pvh(0, &[])).is_err());
     // A range that wraps is none.
-    assert!(read_all(Protocol::Pvh, &pvh(1, &[u64::MAX, 2, 1])).is_err());
+    assert!(read_all(PVH, &pvh(1, &[u64::MAX, 2, 1])).is_err());
 }
 
 #[test]
 fn an_image_may_lie_above_4_gib() {
     let mut memory = pvh(1, &[0, 0xa_0000, 1]);
     memory[0x44] = 1;
-    assert_eq!(read_all(Protocol::Pvh, &memory).expect("well-formed").0.image, (0x1_0100_0000, 0x2000));
+    assert_eq!(read_all(PVH, &memory).expect("well-formed").0.image, (0x1_0100_0000, 0x2000));
 }
 
 /// Firmware of some machines has its tables up there.
@@ -211,7 +210,7 @@ fn tables_above_4_gib_are_read() {
 fn long_command_lines_are_cut() {
     let text: String = std::iter::repeat_n('x', 2000).collect();
     let memory = multiboot(&[tag(1, text.as_bytes()), module(), map()]);
-    let (info, _) = read_all(Protocol::Multiboot2, &memory).expect("well-formed");
+    let (info, _) = read_all(MULTIBOOT2, &memory).expect("well-formed");
     assert_eq!(info.command_line().len(), 1023);
 }
 
@@ -231,7 +230,7 @@ fn root_pointers_old_and_new() {
 proptest! {
     #[test]
     fn rubbish_never_panics(memory in bytes_of(any::<u8>(), 0..400), multiboot: bool) {
-        let protocol = if multiboot { Protocol::Multiboot2 } else { Protocol::Pvh };
+        let protocol = if multiboot { MULTIBOOT2 } else { PVH };
         drop(read_all(protocol, &memory));
     }
 
@@ -245,7 +244,7 @@ proptest! {
         ] {
             let place = at % memory.len();
             memory[place] = value;
-            for protocol in [Protocol::Multiboot2, Protocol::Pvh] {
+            for protocol in [MULTIBOOT2, PVH] {
                 drop(read_all(protocol, &memory));
             }
         }

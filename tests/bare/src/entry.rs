@@ -59,7 +59,7 @@ pub fn exit(code: u64) -> ! {
     // A refusal leaves nothing to do but to wait for who watches the machine.
     let _ = call(&MachineControl { machine: MACHINE, operation: MachineOp::PowerOff as u64, value: code });
     loop {
-        let _ = call(&Yield);
+        let _ = call(&Yield {});
     }
 }
 

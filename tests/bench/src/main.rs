@@ -26,16 +26,19 @@ use cloister_abi::status::Status;
 use cloister_bare::entry::hip;
 use cloister_bare::println;
 
-/// Whether the kernel was told to do all that any processor needs against its own speculation.
-fn has_barriers() -> bool {
-    hip().cmdline.windows(FORCED.len()).any(|part| part == FORCED)
-}
+/// What the kernel may be told that makes its short paths longer, and how their figures are called then: all that any processor needs
+/// against its own speculation, and the trace.
+const KINDS: [(&[u8], &str); 2] = [(b"mitigations=force", "barriers-"), (b"trace=", "traced-")];
 
-const FORCED: &[u8] = b"mitigations=force";
+/// What it was told of these.
+fn kind() -> Option<&'static str> {
+    let told = |option: &[u8]| hip().cmdline.windows(option.len()).any(|part| part == option);
+    KINDS.into_iter().find_map(|(option, kind)| told(option).then_some(kind))
+}
 
 /// Reports a figure.
 fn report(name: &str, value: u64) {
-    println!("bench {}{name} {value} instructions", if has_barriers() { "barriers-" } else { "" });
+    println!("bench {}{name} {value} instructions", kind().unwrap_or_default());
 }
 
 fn run() -> Result<(), Status> {
@@ -45,7 +48,7 @@ fn run() -> Result<(), Status> {
     }
     paths::null();
     paths::ipc()?;
-    if has_barriers() {
+    if kind().is_some() {
         return guest::exits();
     }
     paths::semaphores()?;

@@ -14,7 +14,7 @@ use cloister_bare::memory::{PAGE, addresses, frames};
 use cloister_bare::thread::{Context, Options, destroy, server};
 
 pub(crate) fn null() {
-    report("null", shortest(|| Null));
+    report("null", shortest(|| Null {}));
 }
 
 fn silent(_: u64, header: Header) -> Header {

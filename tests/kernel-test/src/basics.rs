@@ -29,7 +29,7 @@ pub(crate) static TESTS: [Test; 10] = [
 ];
 
 fn null() -> Outcome {
-    equal!(call(&Null)?.0, u64::from(VERSION));
+    equal!(call(&Null {})?.0, u64::from(VERSION));
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn sc_time() -> Outcome {
 
 fn yields() -> Outcome {
     for _ in 0..10 {
-        call(&Yield)?;
+        call(&Yield {})?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ fn stored() -> (u64, u64) {
 extern "C" fn user(value: u64) -> ! {
     for round in 0..50 {
         load(value + round);
-        let _ = call(&Yield);
+        let _ = call(&Yield {});
         if stored() != (value + round, value + round) {
             BAD.fetch_add(1, Ordering::Relaxed);
         }
@@ -139,7 +139,7 @@ extern "C" fn upper_user(value: u64) -> ! {
     }
     for round in 0..50 {
         load_upper(value + round);
-        let _ = call(&Yield);
+        let _ = call(&Yield {});
         if stored_upper() != value + round {
             BAD.fetch_add(1, Ordering::Relaxed);
         }
@@ -214,7 +214,7 @@ fn run_guests() -> Result<(), Status> {
             *place = next;
             guest.skip();
         }
-        let _ = call(&Yield);
+        let _ = call(&Yield {});
     }
     guests.iter().for_each(Guest::destroy);
     Ok(())

@@ -139,6 +139,6 @@ fn random_hypercalls() -> Outcome {
     // Enough was tried, and not all in vain.
     check!(MADE.load(Ordering::Relaxed) > ROUNDS * CALLS / 4);
     check!(SUCCEEDED.load(Ordering::Relaxed) > MADE.load(Ordering::Relaxed) / 50);
-    equal!(call(&Null)?.0, u64::from(VERSION));
+    equal!(call(&Null {})?.0, u64::from(VERSION));
     Ok(())
 }

@@ -137,7 +137,7 @@ fn round_robin() -> Outcome {
 extern "C" fn alternate(number: u64) -> ! {
     for _ in 0..3 {
         LOG.store(LOG.load(Ordering::Relaxed) << 4 | number, Ordering::Relaxed);
-        let _ = call(&Yield);
+        let _ = call(&Yield {});
     }
     let _ = up(DONE.load(Ordering::Relaxed));
     rest()

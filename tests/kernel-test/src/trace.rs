@@ -65,7 +65,7 @@ fn end() -> Result<u64, Failure> {
 
 fn reads() -> Outcome {
     let start = end()?;
-    call(&Null)?;
+    call(&Null {})?;
     let (first, count) = call(&read(start))?;
     check!(first == start && count >= 3);
     let records = || (0..usize::try_from(count).unwrap_or(0)).map(record);

@@ -3,7 +3,7 @@
 //!
 //! The emulator counts instructions in place of time (`-icount shift=0,sleep=off`), so the figures are exact and the
 //! same in each run, on any host. Several machines are booted, one after the other: the micro benchmarks (the root
-//! task of `tests/bench`), on one core, on two, and with all barriers against speculation, and the boot of a guest (the scenario `bench-boot`). Both report lines
+//! task of `tests/bench`), on one core, on two, with all barriers against speculation, and with a trace, and the boot of a guest (the scenario `bench-boot`). Both report lines
 //! `bench NAME VALUE UNIT` on the log line, and `bench done` at their end.
 //!
 //! [`figures`] holds what they are compared with, [`table`] shows it. Whoever is over a limit, or not measured, fails the command.
@@ -38,6 +38,9 @@ const SCENARIOS: [&str; 2] = ["bench-exits", "bench-boot"];
 
 /// What lets the kernel do all that any processor needs against its own speculation.
 const BARRIERS: &str = "mitigations=force";
+
+/// What lets it note all that it does.
+const TRACE: &str = "trace=1M";
 
 /// Counting instructions is slow.
 const TIME: Duration = Duration::from_secs(600);
@@ -87,12 +90,13 @@ pub(crate) fn command(workspace: &Workspace, options: &BenchOptions) -> Result<b
 fn machines(workspace: &Workspace) -> Result<Vec<Scenario>> {
     let mut machines = Vec::new();
     if let Some(root) = workspace.program_of("tests/bench") {
-        let settings = Settings { root: root.to_owned(), ..Settings::default() };
-        machines.push(Scenario { name: "bench".to_owned(), folder: PathBuf::new(), settings });
-        let settings = Settings { root: root.to_owned(), smp: 2, ..Settings::default() };
-        machines.push(Scenario { name: "bench-cores".to_owned(), folder: PathBuf::new(), settings });
-        let settings = Settings { root: root.to_owned(), cmdline: BARRIERS.to_owned(), ..Settings::default() };
-        machines.push(Scenario { name: "bench-barriers".to_owned(), folder: PathBuf::new(), settings });
+        let kinds =
+            [("bench", 1, ""), ("bench-cores", 2, ""), ("bench-barriers", 1, BARRIERS), ("bench-traced", 1, TRACE)];
+        machines.extend(kinds.map(|(name, smp, cmdline)| {
+            let (root, cmdline) = (root.to_owned(), cmdline.to_owned());
+            let settings = Settings { root, cmdline, smp, ..Settings::default() };
+            Scenario { name: name.to_owned(), folder: PathBuf::new(), settings }
+        }));
     }
     let names = Scenario::names(workspace);
     for scenario in SCENARIOS.into_iter().filter(|scenario| names.iter().any(|name| name == scenario)) {

@@ -52,21 +52,19 @@ fn bring_up(mut info: BootInfo) -> Result<(), &'static str> {
     memory::book(Own::Other);
     smp::prepare(start_up);
     memory::book(Own::Cores);
-    let (mut pages, mut count) = ([0; 72], 0);
-    let mut add = |page| {
-        if count < pages.len() && !pages[..count].contains(&page) {
-            pages[count] = page;
-            count += 1;
-        }
-    };
-    irq::register_pages().for_each(&mut add);
-    iommu::register_pages(&mut add);
-    power::register_pages().for_each(&mut add);
+    let mut pages = heapless::Vec::<u64, 72>::new();
+    let mut complete = true;
+    let mut add = |page| complete &= pages.contains(&page) || pages.push(page).is_ok();
+    irq::register_pages().chain(power::register_pages()).for_each(&mut add);
+    iommu::register_pages(add);
+    if !complete {
+        return Err("more devices than the kernel can reach");
+    }
     // SAFETY: nothing refers to memory outside image and pool from here on.
-    unsafe { paging::build(pool, &pages[..count])? };
+    unsafe { paging::build(pool, &pages)? };
     memory::book(Own::Tables);
     let image = paging::image();
-    for (start, end) in [image, pool].into_iter().chain(pages[..count].iter().map(|page| (*page, *page + 4096))) {
+    for (start, end) in [image, pool].into_iter().chain(pages.iter().map(|page| (*page, *page + 4096))) {
         memory::keep(start, end)?;
     }
     // Where interrupt messages go: nobody's memory.

@@ -53,6 +53,7 @@ pub(crate) const GROUPS: &[Group] = &[
     ("Exits of a guest", EXITS),
     ("One object of each kind", OBJECTS),
     ("With all barriers against speculation", BARRIERS),
+    ("With a trace", TRACED),
     ("Another core", CORES),
     ("Choosing who runs, and time", SCHEDULING),
     ("Per object, with 10, 1,000 and 100,000 of them", GROWTH),
@@ -124,6 +125,18 @@ const BARRIERS: &[Reference] = &[
     own("barriers-ipc-other-64", "the same, 64 words", 1_145),
     own("barriers-vm-exit-min", "VM exit (CPUID), smallest state", 579),
     own("barriers-vm-exit-gpr", "VM exit (CPUID), general-purpose registers", 707),
+];
+
+const TRACED: &[Reference] = &[
+    own("traced-null", "shortest hypercall", 210),
+    own("traced-ipc-same-1", "call and reply, same space, 1 word", 735),
+    own("traced-ipc-same-8", "the same, 8 words", 760),
+    own("traced-ipc-same-64", "the same, 64 words", 1_160),
+    own("traced-ipc-other-1", "call and reply, other space, 1 word", 760),
+    own("traced-ipc-other-8", "the same, 8 words", 785),
+    own("traced-ipc-other-64", "the same, 64 words", 1_180),
+    own("traced-vm-exit-min", "VM exit (CPUID), smallest state", 640),
+    own("traced-vm-exit-gpr", "VM exit (CPUID), general-purpose registers", 750),
 ];
 
 const CORES: &[Reference] = &[

@@ -7,10 +7,11 @@
 
 use super::bootinfo::PHYSICAL;
 use crate::percore::CORES;
-use crate::width::{index, low16, low32};
+use crate::width::{index, low16};
 use cloister_boot_info::{Part, acpi_root};
 use cloister_iommu::Kind;
 use cloister_processor::shutdown::{self, Power};
+use heapless::Vec;
 use spin::Once;
 
 /// Most I/O APICs and interrupt overrides that are kept.
@@ -31,19 +32,16 @@ pub(crate) struct Override {
     pub(crate) flags: u16,
 }
 
-/// What was found.
-#[derive(Clone, Copy, Debug)]
+/// What was found; what there is no room for is left out.
+#[derive(Debug, Default)]
 pub(crate) struct Tables {
     pub(crate) rsdp: u64,
     /// The table of tables.
     pub(crate) root: u64,
-    pub(crate) io_apics: [IoApic; MANY],
-    pub(crate) io_apic_count: usize,
+    pub(crate) io_apics: Vec<IoApic, MANY>,
     /// Identities of the local APICs of processors that are enabled.
-    pub(crate) local_apics: [u32; CORES],
-    pub(crate) local_apic_count: usize,
-    pub(crate) overrides: [Override; MANY],
-    pub(crate) override_count: usize,
+    pub(crate) local_apics: Vec<u32, CORES>,
+    pub(crate) overrides: Vec<Override, MANY>,
     /// Input of the local APICs (LINT0 or LINT1) at which non-maskable interrupts come.
     pub(crate) nmi_input: Option<u8>,
     /// How to switch off and reset.
@@ -52,25 +50,11 @@ pub(crate) struct Tables {
     pub(crate) iommu: Option<(Kind, Part<'static>)>,
 }
 
-static NOTHING: Tables = Tables {
-    rsdp: 0,
-    root: 0,
-    io_apics: [IoApic { id: 0, address: 0, first_gsi: 0 }; MANY],
-    io_apic_count: 0,
-    local_apics: [0; CORES],
-    local_apic_count: 0,
-    overrides: [Override { gsi: 0, flags: 0 }; MANY],
-    override_count: 0,
-    nmi_input: None,
-    power: Power { control: [None; 2], sleep: None, reduced: false, reset: None, enable: None, types: None },
-    iommu: None,
-};
-
 static TABLES: Once<Tables> = Once::new();
 
-/// What was found at boot.
+/// What was found at boot. Who asks before that ends the boot, and gets nothing.
 pub(crate) fn tables() -> &'static Tables {
-    TABLES.get().unwrap_or(&NOTHING)
+    TABLES.call_once(Tables::default)
 }
 
 /// Finds the root pointer in the BIOS area, if the loader did not give it (ACPI 6.5, 5.2.5.1).
@@ -82,7 +66,7 @@ fn find_rsdp() -> Option<u64> {
 pub(crate) fn init(rsdp: u64) {
     let rsdp = if rsdp != 0 { Some(rsdp) } else { find_rsdp() };
     if let Some(rsdp) = rsdp {
-        let mut found = Tables { rsdp, ..NOTHING };
+        let mut found = Tables { rsdp, ..Tables::default() };
         if walk(rsdp, &mut found).is_none() {
             log::warn!("ACPI tables at {rsdp:#x} are not complete");
         }
@@ -111,39 +95,31 @@ fn walk(rsdp: u64, found: &mut Tables) -> Option<()> {
     Some(())
 }
 
-impl Tables {
-    fn add_core(&mut self, apic_id: u32) {
-        let known = self.local_apics.iter().take(self.local_apic_count).any(|id| *id == apic_id);
-        if let (false, Some(place)) = (known, self.local_apics.get_mut(self.local_apic_count)) {
-            *place = apic_id;
-            self.local_apic_count += 1;
-        }
-    }
-}
-
 fn read_madt(madt: Part<'_>, found: &mut Tables) -> Option<()> {
     let mut offset = 44;
-    while offset + 2 <= madt.size {
-        let length = u64::from(madt.u8(offset + 1)?).max(2);
-        match madt.u8(offset)? {
+    while let Some(head) = madt.part(offset, 2) {
+        let length = u64::from(head.u8(1)?).max(2);
+        let entry = madt.part(offset, length)?;
+        let core = match head.u8(0)? {
             // Processor local APIC and x2APIC: usable if enabled (bit 0 of the flags).
-            0 if madt.number(offset + 4, 4)? & 1 != 0 => found.add_core(u32::from(madt.u8(offset + 3)?)),
-            9 if madt.number(offset + 8, 4)? & 1 != 0 => found.add_core(low32(madt.number(offset + 4, 4)?)),
-            1 if found.io_apic_count < MANY => {
-                found.io_apics[found.io_apic_count] = IoApic {
-                    id: madt.u8(offset + 2)?,
-                    address: madt.number(offset + 4, 4)?,
-                    first_gsi: low32(madt.number(offset + 8, 4)?),
-                };
-                found.io_apic_count += 1;
+            0 if entry.u32(4)? & 1 != 0 => Some(u32::from(entry.u8(3)?)),
+            9 if entry.u32(8)? & 1 != 0 => Some(entry.u32(4)?),
+            _ => None,
+        };
+        if let Some(core) = core.filter(|core| !found.local_apics.contains(core)) {
+            let _ = found.local_apics.push(core);
+        }
+        match head.u8(0)? {
+            1 => {
+                let (id, address) = (entry.u8(2)?, entry.number(4, 4)?);
+                let _ = found.io_apics.push(IoApic { id, address, first_gsi: entry.u32(8)? });
             }
-            2 if found.override_count < MANY => {
-                found.overrides[found.override_count] =
-                    Override { gsi: low32(madt.number(offset + 4, 4)?), flags: low16(madt.number(offset + 8, 2)?) };
-                found.override_count += 1;
+            2 => {
+                let flags = low16(entry.number(8, 2)?);
+                let _ = found.overrides.push(Override { gsi: entry.u32(4)?, flags });
             }
             // Local APIC NMI. Firmware that treats processors differently is not known.
-            4 => found.nmi_input = Some(madt.u8(offset + 5)? & 1),
+            4 => found.nmi_input = Some(entry.u8(5)? & 1),
             _ => {}
         }
         offset += length;

@@ -6,7 +6,7 @@ use super::{acpi, boot};
 use crate::memory::DIRECT_MAP;
 use crate::width::index;
 use cloister_abi::hip::{Hip, MemoryKind, MemoryRange, RANGES};
-use cloister_boot_info::{Info, Protocol, Reader, read};
+use cloister_boot_info::{Info, Reader, read};
 use cloister_mechanism::ranges::{Kinds, Ranges};
 
 /// Kinds of memory as the memory map sees them.
@@ -46,16 +46,11 @@ fn peek(address: u64) -> Option<u8> {
 }
 
 impl BootInfo {
-    /// Reads what the loader of that protocol (1 PVH, 2 Multiboot 2) left at that address.
+    /// Reads what the loader of that protocol left at that address.
     ///
     /// # Errors
     /// What is wrong or missing.
     pub(crate) fn read(protocol: u64, address: u64) -> Result<Self, &'static str> {
-        let protocol = match protocol {
-            1 => Protocol::Pvh,
-            2 => Protocol::Multiboot2,
-            _ => return Err("loaded by neither PVH nor Multiboot 2"),
-        };
         let mut memory = Memory::empty();
         let said = read(protocol, address, PHYSICAL, &mut |base, size, kind: MemoryKind| {
             memory.add(base, base.saturating_add(size), kind as u32);
@@ -80,12 +75,6 @@ impl BootInfo {
         (hip.image_base, hip.image_size) = self.said.image;
         let tables = acpi::tables();
         (hip.acpi_rsdp, hip.acpi_root) = (tables.rsdp, tables.root);
-        if let Some(screen) = self.said.framebuffer {
-            hip.framebuffer = screen.address;
-            hip.framebuffer_size = u64::from(screen.width) | u64::from(screen.height) << 32;
-            hip.framebuffer_format = u64::from(screen.pitch) | u64::from(screen.depth) << 32;
-            let [r, g, b, c, d, e] = screen.colors;
-            hip.framebuffer_colors = u64::from_le_bytes([r, g, b, c, d, e, 0, 0]);
-        }
+        [hip.framebuffer, hip.framebuffer_size, hip.framebuffer_format, hip.framebuffer_colors] = self.said.framebuffer;
     }
 }

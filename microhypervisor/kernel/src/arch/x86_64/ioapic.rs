@@ -61,8 +61,8 @@ fn all() -> impl Iterator<Item = &'static Mutex<Controller>> {
 
 /// Finds the controllers and masks everything.
 pub(crate) fn init() {
-    let tables = acpi::tables();
-    for (found, place) in tables.io_apics.iter().take(tables.io_apic_count).zip(&CONTROLLERS) {
+    let io_apics = &acpi::tables().io_apics;
+    for (found, place) in io_apics.iter().zip(&CONTROLLERS) {
         let mut controller = place.lock();
         (controller.address, controller.first) = (found.address, found.first_gsi);
         controller.pins = (controller.read(VERSION) >> 16 & 0xff) + 1;
@@ -71,7 +71,7 @@ pub(crate) fn init() {
             controller.write(REDIRECTION + 2 * pin + 1, 0);
         }
     }
-    COUNT.store(tables.io_apic_count, Relaxed);
+    COUNT.store(io_apics.len(), Relaxed);
 }
 
 /// Number of global system interrupts.

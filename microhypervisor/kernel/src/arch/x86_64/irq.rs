@@ -45,15 +45,13 @@ pub(crate) fn init() {
 
 /// Physical addresses of register pages that the kernel uses.
 pub(crate) fn register_pages() -> impl Iterator<Item = u64> {
-    let tables = acpi::tables();
-    let io_apics = tables.io_apics.iter().take(tables.io_apic_count).map(|io_apic| io_apic.address & !0xfff);
+    let io_apics = acpi::tables().io_apics.iter().map(|io_apic| io_apic.address & !0xfff);
     core::iter::once(apic::BASE).chain(io_apics)
 }
 
 /// How a global system interrupt is wired.
 fn wiring(gsi: u32) -> IrqFlags {
-    let tables = acpi::tables();
-    let isa = tables.overrides[..tables.override_count].iter().find(|entry| entry.gsi == gsi).map(|entry| entry.flags);
+    let isa = acpi::tables().overrides.iter().find(|entry| entry.gsi == gsi).map(|entry| entry.flags);
     let [low, level] = match isa {
         Some(flags) => [flags & 3 == 3, flags >> 2 & 3 == 3],
         None => [gsi >= 16; 2],

@@ -48,7 +48,7 @@ pub(crate) fn start_all(most: usize) -> usize {
     let tables = acpi::tables();
     let own = apic::id();
     crate::percore::BOOT_CORE.apic_id.store(own, Ordering::Relaxed);
-    let all = || tables.local_apics.iter().take(tables.local_apic_count).copied();
+    let all = || tables.local_apics.iter().copied();
     let others = || all().filter(|id| *id != own && apic::can_name(*id));
     if !all().all(apic::can_name) {
         log::warn!("cores with identities above 254 are left alone: the local APICs know none");

@@ -107,8 +107,7 @@ fn start(iommu: &mut Iommu<Machine>) -> Result<(), &'static str> {
     unsafe { memory.write_bytes(0, index(iommu.memory())) };
     // Without its tables firmware's memory would not be there from the start.
     let firmware = boot_frame()?;
-    let tables = acpi::tables();
-    let mut io_apics = tables.io_apics.iter().take(tables.io_apic_count);
+    let mut io_apics = acpi::tables().io_apics.iter();
     let interrupt = (apic::id(), low8(idt::IOMMU));
     let setup = Setup {
         remaps: io_apics.all(|io_apic| iommu.io_apic(io_apic.id).is_some()),
