@@ -87,7 +87,8 @@ pub struct Iommu<B> {
     pub(crate) wide: bool,
     /// Interrupt tables that are in use (AMD-Vi).
     pub(crate) used: u64,
-    coherent: bool,
+    /// Units find in the processors' caches what was not written back.
+    pub coherent: bool,
     /// Levels of page tables.
     pub levels: u32,
     /// Largest pages: 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB.

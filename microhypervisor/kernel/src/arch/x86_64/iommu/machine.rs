@@ -44,10 +44,14 @@ impl Bus for Machine {
     }
 
     fn write_back(&self) {
-        // Such machines are old and few, so that the bluntest way is enough.
-        // SAFETY: writes back caches, nothing else.
-        unsafe { core::arch::asm!("wbinvd", options(nostack, preserves_flags)) };
+        write_back();
     }
+}
+
+/// Writes back what this core has written, for units that do not look into caches. The bluntest way, but that of few units.
+pub(super) fn write_back() {
+    // SAFETY: writes back caches, nothing else.
+    unsafe { core::arch::asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
 /// Lets AMD-Vi units, which are PCI functions, interrupt a local APIC by a vector. Answers whether one of them caches that nothing is mapped.

@@ -45,6 +45,8 @@ pub(crate) struct Limits {
     pub(crate) largest_order: u32,
     /// Also what was mapped must be flushed.
     flush_mapped: bool,
+    /// Units find in the processors' caches what was not written back.
+    snoops: bool,
 }
 
 static LIMITS: Once<Limits> = Once::new();
@@ -122,7 +124,7 @@ fn start(iommu: &mut Iommu<Machine>) -> Result<(), &'static str> {
         (Kind::Intel, _) => ("VT-d", Format::Intel4),
     };
     let largest_order = u32::from(iommu.large) * 9 + 8;
-    LIMITS.call_once(|| Limits { format, largest_order, flush_mapped: iommu.flush_mapped });
+    LIMITS.call_once(|| Limits { format, largest_order, flush_mapped: iommu.flush_mapped, snoops: iommu.coherent });
     let interrupts = if iommu.remaps { "remapped" } else { "NOT remapped: a device can raise any interrupt" };
     log::info!("IOMMU: {name}, units: {}, interrupts {interrupts}", iommu.found.units.iter().flatten().count());
     if iommu.found.incomplete {

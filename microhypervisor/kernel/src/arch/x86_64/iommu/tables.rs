@@ -122,7 +122,11 @@ impl Tables {
 
     /// Lets the units forget an aligned range of 2^order pages, or everything. No device reaches what was unmapped there when this returns.
     pub(crate) fn flush(&self, range: Option<(u64, u32)>) {
-        // What was written to the tables is seen by whoever puts a device here after this looks.
+        // What was written to the tables is seen by whoever puts a device here after this looks, and by its unit: who puts it there writes back
+        // the caches of another core.
+        if super::limits().is_some_and(|limits| !limits.snoops) {
+            super::machine::write_back();
+        }
         fence(SeqCst);
         let domain = self.domain.load(Relaxed);
         if domain != BLOCKED {
