@@ -298,6 +298,8 @@ pub(crate) unsafe fn enter(registers: &mut [u64; 16], launched: bool, stack: &mu
 }
 
 global_asm!(
+    // Whatever assembly before this left as the section.
+    ".pushsection .text.cloister_vmx, \"ax\"",
     ".global cloister_vmx_enter, cloister_vmx_exit",
     "cloister_vmx_enter:",
     "push rbx",
@@ -342,5 +344,6 @@ global_asm!(
     "pop rbp",
     "pop rbx",
     "ret",
+    ".popsection",
     host_rsp = const host::RSP,
 );

@@ -253,6 +253,8 @@ entry_ways:
     entry_way out, 0, 1, {handlers}, {foreign}, {settle}, {user_trap}, {kernel_trap}
     entry_way both, 1, 1, {handlers}, {foreign}, {settle}, {user_trap}, {kernel_trap}
     entry_way traced, 1, 1, {traced}, {traced_foreign}, {traced_settle}, {traced_user_trap}, {traced_kernel_trap}
+    /* What other assembly expects that names no section. */
+    .text
 "#,
     scratch = const offset_of!(Head, scratch),
     stack = const offset_of!(Head, stack),
