@@ -103,8 +103,10 @@ fn classify_rest(vcpu: &mut Vcpu) -> Exit {
             Exit::Resume
         }
         INVALID | INVALID_SHORT => {
-            // What the processor kept of a state that it refused is nothing to build on.
+            // What the processor kept of a state that it refused is nothing to build on: QEMU has written the virtual interrupt's word back
+            // before it had read it, so that the guest's flags would hold the host's interrupts off at the next entry.
             control.clean = 0;
+            vcpu.guard_interrupts();
             Exit::Monitor(ExitReason::InvalidState)
         }
         _ => Exit::Monitor(ExitReason::Other),

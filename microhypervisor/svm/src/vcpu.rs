@@ -66,9 +66,9 @@ impl Vcpu {
         control.msr_map = machine.msr_map;
         control.asid = asid;
         control.tlb = machine.flush;
-        control.interrupt = V_INTR_MASKING;
         control.nested = NESTED_PAGING;
         control.nested_cr3 = root;
+        vcpu.guard_interrupts();
         vcpu.reset();
         vcpu
     }
@@ -91,17 +91,13 @@ impl Vcpu {
     fn set_controls(&mut self, controls: Controls) {
         let changed = controls.symmetric_difference(self.registers.controls());
         *self.registers.place(Field::CONTROLS) = controls.bits();
-        let control = &mut self.vmcb.control;
         if changed.contains(Controls::INTERRUPT_WINDOW) {
-            let window = V_IRQ | V_INTR_PRIO | V_IGN_TPR;
-            let other = control.interrupt & !window;
-            let on = controls.contains(Controls::INTERRUPT_WINDOW);
-            control.interrupt = if on { other | window } else { other };
-            control.clean &= !CLEAN_TPR;
+            self.guard_interrupts();
         }
         if changed.difference(Controls::INTERRUPT_WINDOW).is_empty() {
             return;
         }
+        let control = &mut self.vmcb.control;
         for (wish, word, bits) in [
             (Controls::RDTSC, FIRST, RDTSC),
             (Controls::RDTSC, SECOND, RDTSCP),
@@ -115,6 +111,15 @@ impl Vcpu {
             control.intercepts[DR] = ALL_DR;
         }
         control.clean &= !CLEAN_INTERCEPTS;
+    }
+
+    /// Makes physical interrupts leave the guest whatever its own flags and CR8 are, and its window for interrupts as the monitor wants it.
+    pub(crate) const fn guard_interrupts(&mut self) {
+        let on = self.registers.controls().contains(Controls::INTERRUPT_WINDOW);
+        let window = if on { V_IRQ | V_INTR_PRIO | V_IGN_TPR } else { 0 };
+        let control = &mut self.vmcb.control;
+        control.interrupt = control.interrupt & V_TPR | V_INTR_MASKING | window;
+        control.clean &= !CLEAN_TPR;
     }
 
     /// Blocks NMIs or not; while blocked, the guest's IRET exits.

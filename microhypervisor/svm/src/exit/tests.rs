@@ -58,6 +58,22 @@ fn refused_state_is_read_whole_the_next_time() {
 }
 
 #[test]
+fn refused_state_leaves_physical_interrupts_the_hosts() {
+    let mut fixture = fixture();
+    for (controls, window) in [(Controls::INTERRUPT_WINDOW, 0x1f_0100), (Controls::empty(), 0)] {
+        fixture.state().controls = controls.bits();
+        fixture.take(Groups::CONTROL);
+        for code in [u64::MAX, 0xffff_ffff] {
+            // QEMU leaves nothing of it.
+            fixture.block().control.interrupt = 0;
+            fixture.block().control.exit_code = code;
+            assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::InvalidState));
+            assert_eq!(fixture.block().control.interrupt, 1 << 24 | window, "{code:#x}");
+        }
+    }
+}
+
+#[test]
 fn codes_of_the_kernel() {
     for code in 0x60..=0x63 {
         assert_eq!(exit(code, 0, 0).1, Exit::Interrupt, "{code:#x}");
