@@ -40,16 +40,15 @@ pub(crate) extern "C" fn enter<const TRACED: bool>(core: &Core, ec: &Ec, frame: 
 
 #[inline(always)]
 fn begin<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
-    cpu.activate(core);
+    cpu.activate_on(core);
     let (fpu, refused) = cpu.take(vcpu.page);
     if fpu {
         load_fpu(core, vcpu);
     }
     if refused {
-        end(core, ec, vcpu, cpu, ExitReason::InvalidState);
-    } else {
-        go_on::<TRACED, M>(core, ec, vcpu, cpu);
+        return end(core, ec, vcpu, cpu, ExitReason::InvalidState);
     }
+    go_on::<TRACED, M>(core, ec, vcpu, cpu);
 }
 
 /// Runs the guest until it exits to its monitor, or until there is other work.
@@ -60,17 +59,13 @@ pub(crate) fn run<const TRACED: bool>(core: &Core, ec: &Ec) {
     };
     // SAFETY: the run holds a reference, taken when it was interrupted.
     let vcpu = unsafe { vcpu.as_ref() };
-    with_machine!(vcpu, cpu => resume::<TRACED, _>(core, ec, vcpu, cpu));
-}
-
-/// What is not the way of a plain exit stays out of it.
-#[inline(never)]
-fn resume<const TRACED: bool, M: Machine>(core: &Core, ec: &Ec, vcpu: &Vcpu, cpu: &mut M) {
     if !vcpu.header().is_alive() {
         return abort(ec, vcpu);
     }
-    cpu.activate(core);
-    go_on::<TRACED, M>(core, ec, vcpu, cpu);
+    with_machine!(vcpu, cpu => {
+        cpu.activate_on(core);
+        go_on::<TRACED, _>(core, ec, vcpu, cpu);
+    });
 }
 
 /// The VCPU or its guest's memory was destroyed.
@@ -185,7 +180,7 @@ pub(crate) fn sync(core: &Core, ec: &Ec, call: &abi::VcpuSync) -> Result<(u64, u
         return Err(Status::Busy);
     }
     with_machine!(vcpu, cpu => {
-        cpu.activate(core);
+        cpu.activate_on(core);
         cpu.sync(vcpu.page, groups);
     });
     if groups.contains(Groups::FPU) {

@@ -1,35 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Exits: SVM's exit codes (AMD APM vol. 2, appendix C) into the contract's reasons.
 //!
-//! Most codes mean one reason whatever else holds; these come out of one table. The rest is decided in [`classify_rest`]: what
+//! Most codes mean one reason whatever else holds; these come out of one table. The rest is decided in `classify_rest`: what
 //! the kernel ends itself (physical interrupts, exceptions that only guard the host, IRET after an NMI) never reaches a monitor.
 
-use crate::vcpu::{Vcpu, block_nmi};
+use crate::vcpu::Vcpu;
 use crate::vmcb::INTERRUPT_SHADOW;
 use cloister_abi::arch::x86_64::vcpu::{Event, ExitReason, PortAccess};
-use cloister_vcpu::{Exit, Exits, event};
-
-/// Codes that mean one reason whatever else holds.
-const fn simple(code: u64) -> Option<ExitReason> {
-    use ExitReason as R;
-    Some(match code {
-        0x64 => R::InterruptWindow,
-        0x6e | 0x87 => R::Rdtsc,
-        0x6f => R::Rdpmc,
-        0x72 => R::Cpuid,
-        0x76 | 0x89 => R::CacheControl,
-        0x77 => R::Pause,
-        0x78 => R::Hlt,
-        PORT => R::Port,
-        0x7d => R::TaskSwitch,
-        0x7e => R::Other,
-        0x7f => R::Shutdown,
-        0x81 => R::Hypercall,
-        0x8a..=0x8c => R::Mwait,
-        0x8d => R::Xsetbv,
-        _ => return None,
-    })
-}
+use cloister_vcpu::{Control, Exit, Exits, Field, event};
 
 const PORT: u64 = 0x7b;
 const MSR: u64 = 0x7c;
@@ -42,20 +20,34 @@ impl Exits for Vcpu {
     /// The reason of the exit that the block holds, or that there is none for the monitor.
     #[inline]
     fn classify(&mut self) -> Exit {
-        let control = &mut self.block().control;
+        use ExitReason as R;
+        let control = &mut self.vmcb.control;
         if control.exit_event & Event::VALID != 0 {
             control.event = event::repeated(control.exit_event);
         }
-        match simple(control.exit_code) {
-            Some(reason) => Exit::Monitor(reason),
-            None => classify_rest(self),
-        }
+        Exit::Monitor(match control.exit_code {
+            0x64 => R::InterruptWindow,
+            0x6e | 0x87 => R::Rdtsc,
+            0x6f => R::Rdpmc,
+            0x72 => R::Cpuid,
+            0x76 | 0x89 => R::CacheControl,
+            0x77 => R::Pause,
+            0x78 => R::Hlt,
+            PORT => R::Port,
+            0x7d => R::TaskSwitch,
+            0x7e => R::Other,
+            0x7f => R::Shutdown,
+            0x81 => R::Hypercall,
+            0x8a..=0x8c => R::Mwait,
+            0x8d => R::Xsetbv,
+            _ => return classify_rest(self),
+        })
     }
 
     /// The three words of detail that go with a reason.
     #[inline]
     fn qualification(&mut self, reason: ExitReason) -> [u64; 3] {
-        let control = &self.block().control;
+        let control = &self.vmcb.control;
         let (code, first, second) = (control.exit_code, control.exit_info1, control.exit_info2);
         match reason {
             ExitReason::Port => [port(self, first).0, second, 0],
@@ -70,12 +62,12 @@ impl Exits for Vcpu {
     /// Length of the instruction that exited, 0 if nothing tells. On processors that do not tell the next one, it is the only
     /// one that the instruction can have.
     fn length(&mut self) -> u64 {
-        let tells = self.machine().next_rip;
-        let vmcb = self.block();
-        let (next, rip) = (vmcb.control.next_rip, vmcb.save.rip);
-        match vmcb.control.exit_code {
-            _ if tells && next != 0 => instruction(next, rip),
-            PORT => instruction(vmcb.control.exit_info2, rip),
+        let rip = self.get(Field::RIP);
+        let control = &self.vmcb.control;
+        let next = control.next_rip;
+        match control.exit_code {
+            _ if self.machine.next_rip && next != 0 => instruction(next, rip),
+            PORT => instruction(control.exit_info2, rip),
             0x78 => 1,
             0x6e | 0x6f | 0x72 | 0x76 | 0x77 | 0x89 | MSR => 2,
             0x20..=0x3f | 0x81 | 0x87 | 0x8a..=0x8d => 3,
@@ -86,18 +78,18 @@ impl Exits for Vcpu {
 
 #[inline(never)]
 fn classify_rest(vcpu: &mut Vcpu) -> Exit {
-    let vmcb = vcpu.block();
-    match vmcb.control.exit_code {
+    let control = &mut vcpu.vmcb.control;
+    match control.exit_code {
         NESTED_FAULT => Exit::Monitor(ExitReason::Memory),
-        MSR if vmcb.control.exit_info1 & 1 == 0 => Exit::Monitor(ExitReason::RdMsr),
+        MSR if control.exit_info1 & 1 == 0 => Exit::Monitor(ExitReason::RdMsr),
         MSR => Exit::Monitor(ExitReason::WrMsr),
         0x60..=0x63 => Exit::Interrupt,
         0x20..=0x3f => vcpu.debug_register(),
         code @ 0x40..=0x5f => vcpu.exception(code - 0x40),
         // The IRET has not run yet. The interrupt shadow keeps everything off until it has.
         0x74 => {
-            block_nmi(vmcb, false);
-            vmcb.control.interrupt_state |= INTERRUPT_SHADOW;
+            control.interrupt_state |= INTERRUPT_SHADOW;
+            vcpu.block_nmi(false);
             Exit::Resume
         }
         // VMRUN, VMLOAD, VMSAVE, STGI, CLGI, SKINIT, INVLPGA: a guest has no SVM.
@@ -111,8 +103,10 @@ fn classify_rest(vcpu: &mut Vcpu) -> Exit {
             Exit::Resume
         }
         INVALID | INVALID_SHORT => {
-            // What the processor kept of a state that it refused is nothing to build on.
-            vmcb.control.clean = 0;
+            // What the processor kept of a state that it refused is nothing to build on: QEMU has written the virtual interrupt's word back
+            // before it had read it, so that the guest's flags would hold the host's interrupts off at the next entry.
+            control.clean = 0;
+            vcpu.guard_interrupts();
             Exit::Monitor(ExitReason::InvalidState)
         }
         _ => Exit::Monitor(ExitReason::Other),
@@ -129,7 +123,7 @@ fn port(vcpu: &mut Vcpu, info: u64) -> PortAccess {
         0 => vcpu.address_size(),
         one_of_three => one_of_three << 1,
     };
-    let segment = match (vcpu.machine().decode_assists, info & 1) {
+    let segment = match (vcpu.machine.decode_assists, info & 1) {
         (true, _) => info >> 10 & 7,
         (false, 0) => 3,
         (false, _) => 0,

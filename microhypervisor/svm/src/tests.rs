@@ -2,13 +2,18 @@
 //! Tests of the way between state page and control block, without a machine.
 
 use crate::machine::tests::epyc;
-use crate::vmcb::{Clean, TLB_KEEP, V_IGN_TPR, V_INTR_MASKING, V_IRQ, Vmcb};
+use crate::vmcb::{CLEAN_ALL, CLEAN_TPR, PRIVILEGE, TLB_KEEP, V_IGN_TPR, V_INTR_MASKING, V_IRQ, Vmcb};
 use crate::{Machine, Vcpu};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, SHADOW_NMI, SHADOW_STI, VcpuState};
-use cloister_vcpu::{Control, Exit, Exits};
+use cloister_vcpu::{Control, Exit, Exits, Field};
 use proptest::prelude::*;
 
 pub(crate) type Fixture = cloister_vcpu::tests::Fixture<Vcpu, Vmcb>;
+
+/// Where the save area has a register.
+pub(crate) fn at(field: Field) -> usize {
+    crate::vmcb::save(field).unwrap()
+}
 
 /// A VCPU of that machine.
 pub(crate) fn of(machine: Machine) -> Fixture {
@@ -34,8 +39,8 @@ fn state_after_reset() {
     assert_eq!((control.io_map, control.msr_map), (0x1000, 0x4000));
     assert_eq!(control.clean, 0);
     assert_eq!(control.interrupt, V_INTR_MASKING);
-    assert_eq!(control.intercept_misc1 & 0x990c_000f, 0x9904_000f);
-    assert_eq!(control.intercept_misc2 & 1, 1);
+    assert_eq!(control.intercepts[3] & 0x990c_000f, 0x9904_000f);
+    assert_eq!(control.intercepts[4] & 1, 1);
 }
 
 #[test]
@@ -45,8 +50,8 @@ fn taking_clears_the_word_and_only_names_are_taken() {
     fixture.state().gpr[1] = 5;
     fixture.take(Groups::RIP);
     assert_eq!(fixture.state().load, 0);
-    assert_eq!(fixture.block().save.rip, 0x1234);
-    assert_eq!(fixture.vcpu.xcr0(), 1);
+    assert_eq!(fixture.block().save[at(Field::RIP)], 0x1234);
+    assert_eq!(fixture.vcpu.get(Field::XCR0), 1);
     fixture.vcpu.sync(fixture.page(), Groups::GPR_ACDB);
     assert_eq!(fixture.state().gpr[1], 0);
 }
@@ -54,14 +59,13 @@ fn taking_clears_the_word_and_only_names_are_taken() {
 #[test]
 fn clean_bits_follow_what_was_taken() {
     let mut fixture = fixture();
-    fixture.block().control.clean = Clean::all().bits();
+    fixture.block().control.clean = CLEAN_ALL;
     fixture.take(Groups::GPR | Groups::RIP | Groups::RFLAGS | Groups::EVENT | Groups::SHADOW);
-    assert_eq!(fixture.block().control.clean, Clean::all().bits());
+    assert_eq!(fixture.block().control.clean, CLEAN_ALL);
     fixture.take(Groups::TPR);
-    assert_eq!(fixture.block().control.clean, Clean::all().difference(Clean::TPR).bits());
+    assert_eq!(fixture.block().control.clean, CLEAN_ALL & !CLEAN_TPR);
     fixture.take(Groups::all());
-    let kept = Clean::MAPS | Clean::ASID | Clean::LBR;
-    assert_eq!(fixture.block().control.clean & !kept.bits(), 0);
+    assert_eq!(fixture.block().control.clean, 0);
 }
 
 #[test]
@@ -79,16 +83,16 @@ fn svme_is_the_hosts() {
     let mut fixture = fixture();
     fixture.state().efer = 0;
     fixture.take(Groups::EFER);
-    assert_eq!(fixture.block().save.efer, 0x1000);
+    assert_eq!(fixture.block().save[at(Field::EFER)], 0x1000);
     fixture.state().efer = 0xd01;
     fixture.state().cr0 = 0x8000_0011;
     fixture.take(Groups::EFER | Groups::CR);
-    assert_eq!(fixture.block().save.efer, 0x1d01);
+    assert_eq!(fixture.block().save[at(Field::EFER)], 0x1d01);
     fixture.vcpu.sync(fixture.page(), Groups::EFER);
     assert_eq!(fixture.state().efer, 0xd01);
     fixture.state().cr0 = 0x11;
     fixture.take(Groups::CR);
-    assert_eq!(fixture.block().save.efer, 0x1901, "LMA goes with paging");
+    assert_eq!(fixture.block().save[at(Field::EFER)], 0x1901, "LMA goes with paging");
 }
 
 #[test]
@@ -96,8 +100,8 @@ fn privilege_level_is_that_of_the_stack_segment() {
     let mut fixture = fixture();
     fixture.state().ss.access = 0xc0f3;
     fixture.take(Groups::CS_SS);
-    assert_eq!(fixture.block().save.cpl, 3);
-    fixture.block().save.cpl = 0;
+    assert_eq!(fixture.block().save[PRIVILEGE] >> 24, 3);
+    fixture.block().save[PRIVILEGE] = 0;
     fixture.vcpu.sync(fixture.page(), Groups::CS_SS);
     assert_eq!(fixture.state().ss.access, 0xc093);
 }
@@ -138,12 +142,12 @@ fn nmi_blocks_until_iret() {
     let mut fixture = fixture();
     fixture.state().event = Event::nmi();
     fixture.take(Groups::EVENT);
-    assert_ne!(fixture.block().control.intercept_misc1 & 1 << 20, 0);
+    assert_ne!(fixture.block().control.intercepts[3] & 1 << 20, 0);
     fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
     assert_eq!(fixture.state().shadow, SHADOW_NMI);
     fixture.block().control.exit_code = 0x74;
     assert_eq!(fixture.vcpu.classify(), Exit::Resume);
-    assert_eq!(fixture.block().control.intercept_misc1 & 1 << 20, 0);
+    assert_eq!(fixture.block().control.intercepts[3] & 1 << 20, 0);
     fixture.vcpu.sync(fixture.page(), Groups::SHADOW);
     assert_eq!(fixture.state().shadow, SHADOW_STI);
 }
@@ -163,17 +167,17 @@ fn interrupt_window_opens_and_closes() {
 #[test]
 fn controls_set_and_clear_intercepts() {
     let mut fixture = fixture();
-    let before = (fixture.block().control.intercept_misc1, fixture.block().control.intercept_misc2);
+    let before = (fixture.block().control.intercepts[3], fixture.block().control.intercepts[4]);
     fixture.state().controls = u64::MAX;
     fixture.take(Groups::CONTROL);
     let control = &fixture.block().control;
-    assert_eq!(control.intercept_misc1 & 0x0080_c000, 0x0080_c000);
-    assert_eq!(control.intercept_misc2 & 0x80, 0x80);
-    assert_eq!(control.intercept_exceptions & 8, 8);
+    assert_eq!(control.intercepts[3] & 0x0080_c000, 0x0080_c000);
+    assert_eq!(control.intercepts[4] & 0x80, 0x80);
+    assert_eq!(control.intercepts[2] & 8, 8);
     fixture.state().controls = 0;
     fixture.take(Groups::CONTROL);
-    assert_eq!((fixture.block().control.intercept_misc1, fixture.block().control.intercept_misc2), before);
-    assert_eq!(fixture.block().control.intercept_exceptions & 8, 0);
+    assert_eq!((fixture.block().control.intercepts[3], fixture.block().control.intercepts[4]), before);
+    assert_eq!(fixture.block().control.intercepts[2] & 8, 0);
 }
 
 #[test]
@@ -181,10 +185,10 @@ fn pat_of_types_that_do_not_exist_is_not_taken() {
     let mut fixture = fixture();
     fixture.state().pat = 0x0007_0406_0007_0402;
     fixture.take(Groups::PAT);
-    assert_eq!(fixture.block().save.pat, 0x0007_0406_0007_0406);
+    assert_eq!(fixture.block().save[at(Field::PAT)], 0x0007_0406_0007_0406);
     fixture.state().pat = 0x0007_0405_0601_0004;
     fixture.take(Groups::PAT);
-    assert_eq!(fixture.block().save.pat, 0x0007_0405_0601_0004);
+    assert_eq!(fixture.block().save[at(Field::PAT)], 0x0007_0405_0601_0004);
 }
 
 #[test]
@@ -193,8 +197,8 @@ fn report_writes_what_the_reason_asks_for() {
     fixture.state().store[ExitReason::Cpuid as usize] = Groups::RIP.bits();
     fixture.state().qualification = [9; 3];
     fixture.block().control.exit_code = 0x72;
-    fixture.block().save.rip = 0x77;
-    fixture.block().save.rflags = 0x246;
+    fixture.block().save[at(Field::RIP)] = 0x77;
+    fixture.block().save[at(Field::RFLAGS)] = 0x246;
     assert!(!fixture.vcpu.report(fixture.page(), ExitReason::Cpuid));
     let state = fixture.state();
     assert_eq!((state.reason, state.rip, state.instruction_length), (6, 0x77, 2));
@@ -229,18 +233,18 @@ proptest! {
     #[test]
     fn host_stays_protected(noise in proptest::collection::vec(any::<u64>(), 512)) {
         let mut fixture = fixture();
-        let before = fixture.block().control.intercept_misc1;
+        let before = fixture.block().control.intercepts[3];
         fixture.round_trip(Groups::all(), &noise);
         let vmcb = fixture.block();
-        prop_assert_eq!(vmcb.control.intercept_misc1 & before, before);
-        prop_assert_eq!(vmcb.control.intercept_misc2 & 0x7f, 0x7f);
-        prop_assert_eq!(vmcb.control.intercept_exceptions & 0x6_0002, 0x6_0002);
+        prop_assert_eq!(vmcb.control.intercepts[3] & before, before);
+        prop_assert_eq!(vmcb.control.intercepts[4] & 0x7f, 0x7f);
+        prop_assert_eq!(vmcb.control.intercepts[2] & 0x6_0002, 0x6_0002);
         prop_assert_eq!(vmcb.control.interrupt & V_INTR_MASKING, V_INTR_MASKING);
         prop_assert_eq!((vmcb.control.asid, vmcb.control.nested, vmcb.control.nested_cr3), (7, 1, 0x8000));
         prop_assert_eq!((vmcb.control.io_map, vmcb.control.msr_map), (0x1000, 0x4000));
-        prop_assert_eq!(vmcb.save.efer & 0x1000, 0x1000);
+        prop_assert_eq!(vmcb.save[at(Field::EFER)] & 0x1000, 0x1000);
         prop_assert_eq!(vmcb.control.event & 0x7fff_f000, 0);
-        prop_assert_eq!(vmcb.save.dr6 >> 32 | vmcb.save.dr7 >> 32 | vmcb.save.cr0 >> 32, 0);
+        prop_assert_eq!(vmcb.save[at(Field::DR6)] >> 32 | vmcb.save[at(Field::DR7)] >> 32 | vmcb.save[at(Field::CR0)] >> 32, 0);
     }
 
     /// General registers and plain values come back as they went.

@@ -4,9 +4,17 @@
 //! AMD APM vol. 2 (24593), appendix B, tables B-1 and B-2. Plain memory for everybody but the processor, which reads it
 //! at VMRUN and VMLOAD and writes it at #VMEXIT and VMSAVE.
 
-use bitflags::bitflags;
+use cloister_vcpu::Field;
 use core::mem::offset_of;
 
+/// Words of the intercepts: accesses to debug registers.
+pub const DR: usize = 1;
+/// As above: exceptions.
+pub const EXCEPTIONS: usize = 2;
+/// As above: instructions, first and second word.
+pub const FIRST: usize = 3;
+/// As above.
+pub const SECOND: usize = 4;
 /// First word of instruction intercepts (offset 0x0c), those that a monitor or the guest's state switches: RDTSC.
 pub const RDTSC: u32 = 1 << 14;
 /// As above: RDPMC.
@@ -27,34 +35,12 @@ pub const MISC2: u32 = 0x7f | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 13 | 1 << 14;
 /// TLBSYNC.
 pub const MISC3: u32 = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4;
 
-bitflags! {
-    /// Parts of the block that are as the processor last saved them (offset 0xc0; APM vol. 2, 15.15.3).
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Clean: u32 {
-        /// Intercepts, TSC offset, pause filter.
-        const INTERCEPTS = 1 << 0;
-        /// Addresses of the permission maps.
-        const MAPS = 1 << 1;
-        /// ASID.
-        const ASID = 1 << 2;
-        /// Virtual interrupt and TPR.
-        const TPR = 1 << 3;
-        /// Nested paging: nested CR3, guest PAT.
-        const NESTED = 1 << 4;
-        /// CR0, CR3, CR4, EFER.
-        const CR = 1 << 5;
-        /// DR6, DR7.
-        const DR = 1 << 6;
-        /// GDTR, IDTR.
-        const TABLES = 1 << 7;
-        /// CS, DS, ES, SS and the privilege level.
-        const SEGMENTS = 1 << 8;
-        /// CR2.
-        const CR2 = 1 << 9;
-        /// Last-branch records.
-        const LBR = 1 << 10;
-    }
-}
+/// Parts of the block that are as the processor last saved them (offset 0xc0; APM vol. 2, 15.15.3): all, where nothing was written.
+pub const CLEAN_ALL: u32 = 0x7ff;
+/// Intercepts, TSC offset, pause filter.
+pub const CLEAN_INTERCEPTS: u32 = 1 << 0;
+/// Virtual interrupt and TPR.
+pub const CLEAN_TPR: u32 = 1 << 3;
 
 /// Virtual TPR in [`Control::interrupt`].
 pub const V_TPR: u64 = 0xf;
@@ -84,23 +70,10 @@ pub const NESTED_PAGING: u64 = 1;
 #[derive(Debug)]
 #[repr(C)]
 pub struct Control {
-    /// CR accesses: reads 0..16, writes 16..32.
-    pub intercept_cr: u32,
-    /// DR accesses: reads 0..16, writes 16..32.
-    pub intercept_dr: u32,
-    /// Exceptions by vector.
-    pub intercept_exceptions: u32,
-    /// [`MISC1`] and others.
-    pub intercept_misc1: u32,
-    /// [`MISC2`] and [`RDTSCP`].
-    pub intercept_misc2: u32,
-    /// [`MISC3`]
-    pub intercept_misc3: u32,
-    reserved_18: [u8; 0x24],
-    /// PAUSE filter: cycles between two of one loop.
-    pub pause_threshold: u16,
-    /// PAUSE filter: number before an exit.
-    pub pause_count: u16,
+    /// What exits: accesses to CR and DR (reads 0..16, writes 16..32), exceptions by vector, and instructions: [`MISC1`] and others,
+    /// [`MISC2`] and [`RDTSCP`], [`MISC3`].
+    pub intercepts: [u32; 6],
+    reserved_18: [u8; 0x28],
     /// Physical address of the port map.
     pub io_map: u64,
     /// Physical address of the MSR map.
@@ -130,91 +103,13 @@ pub struct Control {
     pub event: u64,
     /// Physical address of the root of the nested page table.
     pub nested_cr3: u64,
-    /// Last-branch records and virtual VMLOAD/VMSAVE; 0 for off.
-    pub lbr: u64,
-    /// [`Clean`]
+    reserved_b8: u64,
+    /// Parts that the processor need not read: `CLEAN_*`.
     pub clean: u32,
     reserved_c4: u32,
     /// Address of the next instruction, where the processor tells.
     pub next_rip: u64,
-    /// Number of instruction bytes that follow, where the processor tells.
-    pub fetched: u8,
-    /// Instruction bytes.
-    pub bytes: [u8; 15],
-    reserved_e0: [u8; 0x400 - 0xe0],
-}
-
-/// A segment register as the processor saves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Segment {
-    /// Selector.
-    pub selector: u16,
-    /// Attributes: bits 40..48 and 52..56 of the descriptor, packed into 12 bits.
-    pub attributes: u16,
-    /// Limit in bytes.
-    pub limit: u32,
-    /// Base.
-    pub base: u64,
-}
-
-/// State save area (APM vol. 2, table B-2).
-#[derive(Debug)]
-#[repr(C)]
-pub struct Save {
-    /// ES, CS, SS, DS, FS, GS, GDTR, LDTR, IDTR, TR (FS to TR but the tables: by VMLOAD and VMSAVE).
-    pub segments: [Segment; 10],
-    reserved_a0: [u8; 0x2b],
-    /// Privilege level.
-    pub cpl: u8,
-    reserved_cc: u32,
-    /// EFER; SVME must be set.
-    pub efer: u64,
-    reserved_d8: [u8; 0x70],
-    /// CR4
-    pub cr4: u64,
-    /// CR3
-    pub cr3: u64,
-    /// CR0
-    pub cr0: u64,
-    /// DR7
-    pub dr7: u64,
-    /// DR6
-    pub dr6: u64,
-    /// RFLAGS
-    pub rflags: u64,
-    /// RIP
-    pub rip: u64,
-    reserved_180: [u8; 0x58],
-    /// RSP
-    pub rsp: u64,
-    reserved_1e0: [u8; 0x18],
-    /// RAX
-    pub rax: u64,
-    /// STAR (from here to `sysenter_eip`: by VMLOAD and VMSAVE)
-    pub star: u64,
-    /// LSTAR
-    pub lstar: u64,
-    /// CSTAR
-    pub cstar: u64,
-    /// SFMASK
-    pub sfmask: u64,
-    /// KERNEL_GS_BASE
-    pub kernel_gs_base: u64,
-    /// SYSENTER_CS
-    pub sysenter_cs: u64,
-    /// SYSENTER_ESP
-    pub sysenter_esp: u64,
-    /// SYSENTER_EIP
-    pub sysenter_eip: u64,
-    /// CR2
-    pub cr2: u64,
-    reserved_248: [u8; 0x20],
-    /// PAT of the guest under nested paging.
-    pub pat: u64,
-    /// DBGCTL
-    pub debug_control: u64,
-    reserved_278: [u8; 0xc00 - 0x278],
+    reserved_d0: [u8; 0x400 - 0xd0],
 }
 
 /// The block.
@@ -223,29 +118,53 @@ pub struct Save {
 pub struct Vmcb {
     /// Control area.
     pub control: Control,
-    /// State save area.
-    pub save: Save,
+    /// State save area (APM vol. 2, table B-2), whose places [`save`] names.
+    pub save: [u64; 0xc00 / 8],
 }
 
 /// Where each part that follows a gap begins, by the manual.
 const _: () = {
     assert!(size_of::<Vmcb>() == 4096 && offset_of!(Vmcb, save) == 0x400);
-    assert!(offset_of!(Control, pause_threshold) == 0x3c && offset_of!(Control, asid) == 0x58);
+    assert!(offset_of!(Control, io_map) == 0x40 && offset_of!(Control, asid) == 0x58);
     assert!(offset_of!(Control, exit_code) == 0x70 && offset_of!(Control, nested) == 0x90);
     assert!(offset_of!(Control, event) == 0xa8 && offset_of!(Control, clean) == 0xc0);
-    assert!(offset_of!(Control, next_rip) == 0xc8 && offset_of!(Control, bytes) == 0xd1);
-    assert!(offset_of!(Save, cpl) == 0xcb && offset_of!(Save, efer) == 0xd0);
-    assert!(offset_of!(Save, cr4) == 0x148 && offset_of!(Save, rip) == 0x178);
-    assert!(offset_of!(Save, rsp) == 0x1d8 && offset_of!(Save, rax) == 0x1f8);
-    assert!(offset_of!(Save, cr2) == 0x240 && offset_of!(Save, pat) == 0x268);
+    assert!(offset_of!(Control, next_rip) == 0xc8);
 };
 
-impl Control {
-    /// Makes the processor read these parts again.
-    #[inline]
-    pub const fn dirty(&mut self, parts: Clean) {
-        self.clean &= !parts.bits();
-    }
+/// Word of the save area with the privilege level, in bits 24 and 25.
+pub const PRIVILEGE: usize = 0xc8 / 8;
+/// Segment registers of the save area, two words each (selector, attributes, limit; base), in the order of [`Field::segment`]. In the
+/// block it is ES, CS, SS, DS, FS, GS, GDTR, LDTR, IDTR, TR.
+pub const SEGMENTS: [usize; 10] = [1, 2, 3, 0, 4, 5, 9, 7, 6, 8];
+
+/// Word of the save area that a register has.
+#[inline(always)]
+#[must_use]
+pub const fn save(field: Field) -> Option<usize> {
+    let byte = match field {
+        Field::EFER => 0xd0,
+        Field::CR4 => 0x148,
+        Field::CR3 => 0x150,
+        Field::CR0 => 0x158,
+        Field::DR7 => 0x160,
+        Field::DR6 => 0x168,
+        Field::RFLAGS => 0x170,
+        Field::RIP => 0x178,
+        Field::RSP => 0x1d8,
+        Field::RAX => 0x1f8,
+        Field::STAR => 0x200,
+        Field::LSTAR => 0x208,
+        Field::CSTAR => 0x210,
+        Field::SFMASK => 0x218,
+        Field::KERNEL_GS_BASE => 0x220,
+        Field::SYSENTER_CS => 0x228,
+        Field::SYSENTER_ESP => 0x230,
+        Field::SYSENTER_EIP => 0x238,
+        Field::CR2 => 0x240,
+        Field::PAT => 0x268,
+        _ => return None,
+    };
+    Some(byte / 8)
 }
 
 impl Vmcb {

@@ -15,14 +15,16 @@ use cloister_vcpu::general_registers;
 use core::arch::asm;
 use core::ptr::NonNull;
 
-/// FS among the segments of a block.
-const FS: usize = 4;
+/// Base of FS in the save area.
+const FS_BASE: usize = 0x48 / 8;
+/// KERNEL_GS_BASE there.
+const KERNEL_GS_BASE: usize = 0x220 / 8;
 
 /// The host's registers that #VMEXIT does not restore, one block per core.
 #[derive(Debug)]
 pub struct Host {
     block: &'static mut Vmcb,
-    physical: u64,
+    pub(crate) physical: u64,
 }
 
 impl Host {
@@ -40,30 +42,21 @@ impl Host {
         Self { block: unsafe { &mut *block.as_ptr() }, physical }
     }
 
-    /// Sets what #VMEXIT restores for the thread that runs the guest: its FS base, and the value of KERNEL_GS_BASE (the
-    /// thread's GS base, while the kernel has its own).
+    /// Sets what #VMEXIT restores of the thread that runs the guest: FS base and KERNEL_GS_BASE.
     #[inline]
-    pub fn set_thread(&mut self, fs_base: u64, kernel_gs_base: u64) {
-        self.block.save.segments[FS].base = fs_base;
-        self.block.save.kernel_gs_base = kernel_gs_base;
-    }
-
-    /// Physical address of the block.
-    #[inline]
-    #[must_use]
-    pub const fn physical(&self) -> u64 {
-        self.physical
+    pub(crate) const fn set_thread(&mut self, [fs_base, kernel_gs_base]: [u64; 2]) {
+        self.block.save[FS_BASE] = fs_base;
+        self.block.save[KERNEL_GS_BASE] = kernel_gs_base;
     }
 }
 
 /// Enters the guest of the block at physical address `guest`, and returns at its exit.
 ///
 /// # Safety
-/// Interrupts must be off, SVM enabled, the host save area set. `guest` must be a block that [`crate::vcpu::Vcpu::new`] made,
+/// `registers` begins with the general-purpose ones. Interrupts must be off, SVM enabled, the host save area set. `guest` must be a block that [`crate::vcpu::Vcpu::new`] made,
 /// `host` one that [`Host::new`] saved on this core. The guest must be confined.
 #[inline]
-pub(crate) unsafe fn enter(registers: &mut [u64; 16], guest: u64, host: u64) {
-    let registers: *mut [u64; 16] = registers;
+pub(crate) unsafe fn enter(registers: &mut [u64], guest: u64, host: u64) {
     // SAFETY: all registers that the guest changes are saved or given up here; the caller vouches for the rest.
     unsafe {
         asm!(
@@ -88,7 +81,7 @@ pub(crate) unsafe fn enter(registers: &mut [u64; 16], guest: u64, host: u64) {
             "pop rbp",
             "pop rbx",
             inout("rax") guest => _,
-            inout("rdi") registers => _,
+            inout("rdi") registers.as_mut_ptr() => _,
             inout("rsi") host => _,
             out("rcx") _, out("rdx") _,
             out("r8") _, out("r9") _, out("r10") _, out("r11") _,

@@ -2,14 +2,15 @@
 //! What a back end must know of its control structure, and what is the same for all.
 //!
 //! A back end implements the first half of [`Control`]; the second half follows from it. All of it is meant to be inlined:
-//! [`Control::get`] and [`Control::set`] are always called with a constant name, so that nothing of the choice is left in
+//! [`Control::get`] and [`Control::set`] are always called with a constant field, so that nothing of the choice is left in
 //! the machine code.
 
 use crate::debug;
+use crate::field::{Field, Segment};
 use crate::limits::{EFER_LMA, Limits};
-use crate::page::StatePage;
+use crate::page::{StatePage, word};
 use crate::transfer::transfer;
-use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, Segment, VcpuState};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, VcpuState};
 use core::mem::offset_of;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -32,18 +33,12 @@ pub enum Exit {
 #[derive(Clone, Debug)]
 #[repr(C)]
 pub struct Registers {
-    /// General-purpose registers by encoding; those that the back end has elsewhere (`rsp` always) mean nothing here.
-    pub gpr: [u64; 16],
-    /// DR0 to DR3.
-    pub dr: [u64; 4],
-    /// XCR0.
-    pub xcr0: u64,
+    /// Registers by their fields, general-purpose ones first. Those that the back end has elsewhere (`rsp` always) mean nothing here.
+    pub words: [u64; Field::COUNT],
     /// Number of exits so far.
     pub exits: u64,
     /// What the guest may have.
     pub limits: Limits,
-    /// What the monitor asked for.
-    pub controls: Controls,
     /// The guest uses debug registers: they go with the world switch.
     pub debug: bool,
     /// The monitor gave something that no processor takes.
@@ -51,91 +46,39 @@ pub struct Registers {
 }
 
 impl Registers {
-    /// As after RESET.
+    /// All zero, for [`Control::reset`].
     #[must_use]
     pub const fn new(limits: Limits) -> Self {
-        let controls = Controls::empty();
-        Self { gpr: [0; 16], dr: [0; 4], xcr0: 1, exits: 0, limits, controls, debug: false, refused: false }
+        Self { words: [0; Field::COUNT], exits: 0, limits, debug: false, refused: false }
     }
 
     /// The place of a register that lies here.
     #[inline(always)]
     pub const fn place(&mut self, field: Field) -> &mut u64 {
-        match field {
-            Field::Gpr(index) => &mut self.gpr[index & 15],
-            _ => &mut self.xcr0,
-        }
+        &mut self.words[field.index()]
     }
-}
 
-/// Registers that are words, as the guest sees them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "names of registers")]
-pub enum Field {
-    /// A general-purpose register, by its encoding.
-    Gpr(usize),
-    Rip,
-    Rflags,
-    Cr0,
-    Cr2,
-    Cr3,
-    Cr4,
-    Cr8,
-    Xcr0,
-    Efer,
-    Pat,
-    Dr6,
-    Dr7,
-    SysenterCs,
-    SysenterEsp,
-    SysenterEip,
-    Star,
-    Lstar,
-    Cstar,
-    Sfmask,
-    KernelGsBase,
-    TscOffset,
-}
-
-/// Segment and table registers, in the order of their encoding in VMX.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "names of registers")]
-pub enum SegmentName {
-    Es,
-    Cs,
-    Ss,
-    Ds,
-    Fs,
-    Gs,
-    Ldtr,
-    Tr,
-    Gdtr,
-    Idtr,
+    /// What the monitor asked for.
+    #[inline]
+    #[must_use]
+    pub const fn controls(&self) -> Controls {
+        Controls::from_bits_truncate(self.words[Field::CONTROLS.index()])
+    }
 }
 
 /// A back end's virtual CPU. Values that are set are masked already; the back end adds what is the host's, and takes it
 /// away from what it answers.
-pub trait Control {
+pub trait Control: Sized {
     /// What is not in the control structure.
     fn registers(&mut self) -> &mut Registers;
     /// A register's value.
     fn get(&mut self, field: Field) -> u64;
-    /// Sets a register.
+    /// Sets a register. An event is of a type that exists. Controls make the guest exit at what the monitor asks for.
     fn set(&mut self, field: Field, value: u64);
-    /// A segment register.
-    fn segment(&mut self, name: SegmentName) -> Segment;
-    /// Sets a segment register.
-    fn set_segment(&mut self, name: SegmentName, segment: Segment);
-    /// Interruptibility: `SHADOW_*` bits.
-    fn shadow(&mut self) -> u64;
-    /// Sets the interruptibility.
-    fn set_shadow(&mut self, shadow: u64);
-    /// The event that the next entry delivers, 0 for none.
-    fn event(&mut self) -> u64;
-    /// Sets it; it is of a type that exists.
-    fn set_event(&mut self, event: u64);
-    /// Makes the guest exit at what the monitor asks for. The registers still have the old wishes.
-    fn set_controls(&mut self, controls: Controls);
+    /// A segment or table register.
+    fn segment(&mut self, name: Field) -> Segment;
+    /// Sets a segment or table register.
+    fn set_segment(&mut self, name: Field, segment: Segment);
     /// Makes the guest exit at its accesses to debug registers, or not.
     fn watch_debug(&mut self, on: bool);
     /// These groups, among them some beyond the most frequent, were set: a place for what follows from several.
@@ -143,34 +86,25 @@ pub trait Control {
     /// Makes the next entry forget all translations of this guest (after its nested page table lost or changed one).
     fn flush_tlb(&mut self);
 
-    /// The state after RESET (SDM vol. 3A, table 10-1; APM vol. 2, 14.1.3).
-    fn reset(&mut self)
-    where
-        Self: Sized,
-    {
-        use SegmentName::{Cs, Ds, Es, Fs, Gdtr, Gs, Idtr, Ldtr, Ss, Tr};
-        let mut set = |name, selector, access, base| {
-            self.set_segment(name, Segment { selector, access, limit: 0xffff, base, ..Segment::default() });
-        };
-        set(Cs, 0xf000, 0x9b, 0xffff_0000);
-        set(Ldtr, 0, 0x82, 0);
-        set(Tr, 0, 0x8b, 0);
-        for (names, access) in [(&[Ds, Es, Ss, Fs, Gs][..], 0x93), (&[Gdtr, Idtr], 0)] {
-            names.iter().for_each(|name| set(*name, 0, access, 0));
+    /// The state after RESET (SDM vol. 3A, table 10-1; APM vol. 2, 14.1.3), where all is zero before.
+    fn reset(&mut self) {
+        for (name, access) in [(Field::LDTR, 0x82), (Field::TR, 0x8b), (Field::GDTR, 0), (Field::IDTR, 0)] {
+            self.set_segment(name, [access << 32, 0xffff, 0]);
         }
-        for field in [Field::Cr3, Field::Cr4, Field::Efer, Field::Gpr(4)] {
-            self.set(field, 0);
+        for name in [Field::DS, Field::ES, Field::SS, Field::FS, Field::GS] {
+            self.set_segment(name, [0x93 << 32, 0xffff, 0]);
         }
-        for field in [Field::SysenterCs, Field::SysenterEsp, Field::SysenterEip] {
-            self.set(field, 0);
-        }
+        self.set_segment(Field::CS, [0xf000 | 0x9b << 32, 0xffff, 0xffff_0000]);
         for (field, value) in [
-            (Field::Cr0, 0x6000_0010),
-            (Field::Dr6, 0xffff_0ff0),
-            (Field::Dr7, 0x400),
-            (Field::Rip, 0xfff0),
-            (Field::Rflags, 2),
-            (Field::Pat, 0x0007_0406_0007_0406),
+            (Field::CR0, 0x6000_0010),
+            (Field::CR4, 0),
+            (Field::EFER, 0),
+            (Field::XCR0, 1),
+            (Field::DR6, 0xffff_0ff0),
+            (Field::DR7, 0x400),
+            (Field::RIP, 0xfff0),
+            (Field::RFLAGS, 2),
+            (Field::PAT, 0x0007_0406_0007_0406),
         ] {
             self.set(field, value);
         }
@@ -179,8 +113,8 @@ pub trait Control {
     /// Saves the guest's debug registers. Those of a guest that has no breakpoint enabled need not go with the next switch.
     #[cold]
     fn leave_debug(&mut self) {
-        self.registers().dr = debug::save();
-        if self.get(Field::Dr7) & DR7_ENABLES == 0 {
+        debug::save(&mut self.registers().words[Field::BREAKPOINTS]);
+        if self.get(Field::DR7) & DR7_ENABLES == 0 {
             self.registers().debug = false;
             self.watch_debug(true);
         }
@@ -189,36 +123,24 @@ pub trait Control {
     /// Takes the groups that the page's `load` names, and clears it. Answers whether the monitor gave a new FPU image, which is the kernel's
     /// to take, and whether it gave something that no processor takes: report `InvalidState`, do not enter.
     #[inline]
-    fn take(&mut self, page: StatePage) -> (bool, bool)
-    where
-        Self: Sized,
-    {
-        let groups = Groups::from_bits_truncate(read!(page, load));
-        write!(page, load, 0);
+    fn take(&mut self, page: StatePage) -> (bool, bool) {
+        let groups = Groups::from_bits_truncate(word!(page, load).load(Relaxed));
+        word!(page, load).store(0, Relaxed);
         transfer::<true>(self, groups, page);
         (groups.contains(Groups::FPU), core::mem::take(&mut self.registers().refused))
     }
 
     /// Writes groups to the page (`VcpuSync`). The FPU image is the kernel's to write.
-    fn sync(&mut self, page: StatePage, groups: Groups)
-    where
-        Self: Sized,
-    {
+    fn sync(&mut self, page: StatePage, groups: Groups) {
         transfer::<false>(self, groups, page);
         if groups.contains(Groups::RIP) {
-            write!(page, instruction_length, 0);
+            word!(page, instruction_length).store(0, Relaxed);
         }
-    }
-
-    /// XCR0 of the guest: to be loaded before it is entered.
-    #[inline]
-    fn xcr0(&mut self) -> u64 {
-        self.registers().xcr0
     }
 }
 
 /// What exits of a back end's virtual CPU mean.
-pub trait Exits: Control + Sized {
+pub trait Exits: Control {
     /// Says what the last exit means.
     fn classify(&mut self) -> Exit;
     /// Three words of detail of the last exit.
@@ -228,24 +150,24 @@ pub trait Exits: Control + Sized {
 
     /// The guest gets #UD.
     fn undefined(&mut self) {
-        self.set_event(Event::exception(6, None).0);
+        self.set(Field::EVENT, Event::exception(6, None).0);
     }
 
     /// An exception ended the guest: it gets it, unless it is the host's or the monitor wants to see it.
     fn exception(&mut self, vector: u64) -> Exit {
         let again = match vector {
             18 => return Exit::MachineCheck,
-            1 if !self.registers().controls.contains(Controls::DEBUG) => Event::exception(1, None),
+            1 if !self.registers().controls().contains(Controls::DEBUG) => Event::exception(1, None),
             17 => Event::exception(17, Some(0)),
             _ => return Exit::Monitor(ExitReason::Exception),
         };
-        self.set_event(again.0);
+        self.set(Field::EVENT, again.0);
         Exit::Resume
     }
 
     /// The guest touches a debug register. Unless the monitor wants to see that, they become the guest's.
     fn debug_register(&mut self) -> Exit {
-        if self.registers().controls.contains(Controls::DR) {
+        if self.registers().controls().contains(Controls::DR) {
             return Exit::Monitor(ExitReason::Dr);
         }
         self.registers().debug = true;
@@ -255,8 +177,8 @@ pub trait Exits: Control + Sized {
 
     /// Address size of the code segment, bytes.
     fn address_size(&mut self) -> u64 {
-        let access = self.segment(SegmentName::Cs).access;
-        match (access & 1 << 13 != 0 && self.get(Field::Efer) & EFER_LMA != 0, access & 1 << 14 != 0) {
+        let [access, ..] = self.segment(Field::CS);
+        match (access & 1 << 45 != 0 && self.get(Field::EFER) & EFER_LMA != 0, access & 1 << 46 != 0) {
             (true, _) => 8,
             (false, true) => 4,
             (false, false) => 2,
@@ -266,27 +188,47 @@ pub trait Exits: Control + Sized {
     /// Tells the monitor why the guest exited. Answers whether it wants the FPU image, which is the kernel's to write.
     #[inline]
     fn report(&mut self, page: StatePage, reason: ExitReason) -> bool {
-        let groups = &page.array::<{ offset_of!(VcpuState, store) }, 32>()[index(reason)];
+        let groups = &page[offset_of!(VcpuState, store) / 8 + (reason as usize & 31)];
         let groups = Groups::from_bits_truncate(groups.load(Relaxed));
-        write!(page, reason, reason as u64);
-        let details = page.array::<{ offset_of!(VcpuState, qualification) }, 3>();
-        for (place, value) in details.iter().zip(self.qualification(reason)) {
-            place.store(value, Relaxed);
+        word!(page, reason).store(reason as u64, Relaxed);
+        for (index, value) in self.qualification(reason).into_iter().enumerate() {
+            page[offset_of!(VcpuState, qualification) / 8 + index].store(value, Relaxed);
         }
-        write!(page, exits, self.registers().exits);
+        word!(page, exits).store(self.registers().exits, Relaxed);
         transfer::<false>(self, groups, page);
         if groups.contains(Groups::RIP) {
             // Reasons of the host's own have no instruction.
             let is_own = matches!(reason, ExitReason::Deadline | ExitReason::Kicked);
-            write!(page, instruction_length, if is_own { 0 } else { self.length() });
+            word!(page, instruction_length).store(if is_own { 0 } else { self.length() }, Relaxed);
         }
         groups.contains(Groups::FPU)
     }
 }
 
-#[inline]
-const fn index(reason: ExitReason) -> usize {
-    (reason as u64 & 31) as usize
+/// The way of a back end's virtual CPU into its guest and out.
+pub trait Enter: Exits {
+    /// What a core has for its guests.
+    type Host;
+    /// Makes this VCPU the one that the core works on: before anything else, and whenever another may have been worked on since.
+    ///
+    /// # Safety
+    /// `host` is this core's, and no other core's since the VCPU was made.
+    #[inline]
+    unsafe fn activate(&mut self, _: &mut Self::Host) {}
+    /// Whether [`Self::enter`] ends at a time by itself, so that the host's timer need not be armed for a guest's deadline.
+    #[inline]
+    fn has_timer(&self) -> bool {
+        false
+    }
+    /// Runs the guest until something happens, or so many ticks of the time-stamp counter passed, where there is a timer. An exit restores the FS
+    /// base and KERNEL_GS_BASE (the thread's GS base, while the kernel has its own) of `thread`.
+    ///
+    /// # Safety
+    /// Interrupts must be off. FPU state and XCR0 must be the guest's. The VCPU must be active on this core, whose `host` is. The
+    /// nested page table must map nothing that the guest must not have.
+    unsafe fn enter(&mut self, host: &mut Self::Host, thread: [u64; 2], ticks: u64);
+    /// Its memory goes: its core forgets it.
+    fn retire(&self, _: &mut Self::Host) {}
 }
 
 /// Exception vectors that always exit: #DB and #AC because a guest can make their delivery an endless loop in the
@@ -296,17 +238,3 @@ pub const GUARD_EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
 pub const BREAKPOINT: u32 = 1 << 3;
 /// DR7: some breakpoint is enabled.
 pub const DR7_ENABLES: u64 = 0xff;
-/// Segment and table registers.
-pub const SEGMENTS: Groups =
-    Groups::CS_SS.union(Groups::DS_ES).union(Groups::FS_GS).union(Groups::TR_LDTR).union(Groups::TABLES);
-macro_rules! read {
-    ($page:expr, $field:ident) => {
-        $page.read::<{ offset_of!(VcpuState, $field) }>()
-    };
-}
-macro_rules! write {
-    ($page:expr, $field:ident, $value:expr) => {
-        $page.write::<{ offset_of!(VcpuState, $field) }>($value)
-    };
-}
-pub(crate) use {read, write};

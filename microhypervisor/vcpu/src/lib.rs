@@ -6,6 +6,7 @@
 //! * [`limits`] – what the machine and the kernel let a guest have; masks for control registers
 //! * [`control`] – [`Control`], what a back end must know of its control structure, and what follows from that: taking,
 //!   reporting, bringing up to date
+//! * [`field`] – names of registers
 //! * [`event`] – events that processors take
 //! * [`fpu`] – the XSAVE image of the state page, made safe for XRSTOR
 //! * [`debug`] – the debug registers, which neither extension switches
@@ -17,6 +18,7 @@
 pub mod control;
 pub mod debug;
 pub mod event;
+pub mod field;
 pub mod fpu;
 pub mod limits;
 mod moves;
@@ -25,9 +27,11 @@ pub mod page;
 pub mod tests;
 mod transfer;
 
-pub use control::{Control, Exit, Exits, Field, Registers, SegmentName};
+pub use control::{Control, Enter, Exit, Exits, Registers};
+pub use field::{Field, Segment};
 pub use limits::Limits;
 pub use page::StatePage;
+pub use transfer::PLAIN;
 
 /// MSRs that a guest reaches without an exit, because the world switch swaps them: SYSENTER, STAR to SFMASK, FS base, GS base,
 /// KERNEL_GS_BASE.

@@ -4,8 +4,9 @@
 //! Values of a monitor go through these masks before the processor sees them. Bits that do not exist are taken away; a
 //! combination that the processor refuses (paging without protection, say) is left for it to refuse.
 
-use crate::control::{Field, SegmentName};
-use cloister_abi::arch::x86_64::vcpu::Segment;
+use crate::event;
+use crate::field::{Field, Segment};
+use cloister_abi::arch::x86_64::vcpu::{Controls, SHADOW_NMI, SHADOW_STI};
 
 /// CR0: paging.
 pub const CR0_PG: u64 = 1 << 31;
@@ -47,7 +48,8 @@ const CR4_PCE: u64 = 1 << 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     cr3: u64,
-    cr4: u64,
+    /// Bits of CR4 that a guest may have.
+    pub cr4: u64,
     efer: u64,
     xcr0: u64,
 }
@@ -78,37 +80,29 @@ impl Limits {
         }
     }
 
-    /// The same without some bits of CR4.
-    #[must_use]
-    pub const fn without_cr4(self, bits: u64) -> Self {
-        Self { cr4: self.cr4 & !bits, ..self }
-    }
-
-    /// Bits of CR4 that a guest may have.
-    #[must_use]
-    pub const fn cr4(&self) -> u64 {
-        self.cr4
-    }
-
     /// A register's value with the bits that exist on this processor and that the kernel can keep apart per guest. `None` if WRMSR
-    /// would refuse it whole.
+    /// would refuse it whole, or no processor has such an event.
     #[inline(always)]
     #[must_use]
     pub fn fit(&self, field: Field, value: u64) -> Option<u64> {
         Some(match field {
-            Field::Cr0 => value & CR0_MASK | CR0_ET,
-            Field::Cr3 => value & self.cr3,
-            Field::Cr4 => value & self.cr4,
-            Field::Cr8 => value & 0xf,
-            Field::Xcr0 => self.xcr0(value),
-            Field::Rflags => value & RFLAGS_MASK | RFLAGS_ONES,
-            Field::Dr6 => value & DR6_MASK | DR6_ONES,
-            Field::Dr7 => value & DR7_MASK | DR7_ONES,
-            Field::Pat if !is_pat(value) => return None,
-            Field::Sfmask => value & 0xffff_ffff,
-            Field::SysenterEsp | Field::SysenterEip | Field::Lstar | Field::Cstar | Field::KernelGsBase => {
+            Field::CR0 => value & CR0_MASK | CR0_ET,
+            Field::CR3 => value & self.cr3,
+            Field::CR4 => value & self.cr4,
+            Field::CR8 => value & 0xf,
+            Field::XCR0 => self.xcr0(value),
+            Field::EFER => value & self.efer,
+            Field::RFLAGS => value & RFLAGS_MASK | RFLAGS_ONES,
+            Field::DR6 => value & DR6_MASK | DR6_ONES,
+            Field::DR7 => value & DR7_MASK | DR7_ONES,
+            Field::PAT if !is_pat(value) => return None,
+            Field::SFMASK => value & 0xffff_ffff,
+            Field::SYSENTER_ESP | Field::SYSENTER_EIP | Field::LSTAR | Field::CSTAR | Field::KERNEL_GS_BASE => {
                 self.canonical(value)
             }
+            Field::EVENT => return event::checked(value),
+            Field::SHADOW => value & (SHADOW_STI | SHADOW_NMI),
+            Field::CONTROLS => value & Controls::all().bits(),
             _ => value,
         })
     }
@@ -116,13 +110,12 @@ impl Limits {
     /// A segment or table register: its base canonical; of a table only base and 16 bits of limit.
     #[inline(always)]
     #[must_use]
-    pub const fn segment(&self, name: SegmentName, segment: Segment) -> Segment {
-        let segment = Segment { base: self.canonical(segment.base), ..segment };
-        match name {
-            SegmentName::Gdtr | SegmentName::Idtr => {
-                Segment { selector: 0, access: 0, limit: segment.limit & 0xffff, ..segment }
-            }
-            _ => segment,
+    pub const fn segment(&self, name: Field, [first, limit, base]: Segment) -> Segment {
+        let base = self.canonical(base);
+        if name.is_table() {
+            [0, limit & 0xffff, base]
+        } else {
+            [first & 0xffff_ffff_0000_ffff, limit & 0xffff_ffff, base]
         }
     }
 
@@ -154,7 +147,7 @@ fn is_pat(value: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{CR0_PG, Field, Limits, Segment, SegmentName};
+    use super::{CR0_PG, Field, Limits};
     use crate::tests::epyc_leaf;
 
     fn epyc() -> Limits {
@@ -172,32 +165,29 @@ mod tests {
     #[test]
     fn reserved_bits_go() {
         let fit = |field, value| epyc().fit(field, value).unwrap();
-        assert_eq!(fit(Field::Cr0, u64::MAX), 0xe005_003f);
-        assert_eq!(fit(Field::Cr3, u64::MAX), (1 << 40) - 1);
-        assert_eq!(fit(Field::Cr4, u64::MAX) & !0x0037_0fff, 0);
-        assert_eq!(fit(Field::Cr4, u64::MAX) & 1 << 13, 0, "VMXE");
-        assert_eq!(fit(Field::Dr6, u64::MAX), 0xffff_efff & !0x1000 | 0xffff_0ff0);
-        assert_eq!(fit(Field::Dr7, 0), 0x400);
-        assert_eq!(fit(Field::Rflags, u64::MAX), 0x003f_7fd7);
-        assert_eq!(fit(Field::Rflags, 0), 2);
-        assert_eq!(fit(Field::Lstar, 0x8000_1234_5678), 0xffff_8000_1234_5678);
+        assert_eq!(fit(Field::CR0, u64::MAX), 0xe005_003f);
+        assert_eq!(fit(Field::CR3, u64::MAX), (1 << 40) - 1);
+        assert_eq!(fit(Field::CR4, u64::MAX) & !0x0037_0fff, 0);
+        assert_eq!(fit(Field::CR4, u64::MAX) & 1 << 13, 0, "VMXE");
+        assert_eq!(fit(Field::DR6, u64::MAX), 0xffff_efff & !0x1000 | 0xffff_0ff0);
+        assert_eq!(fit(Field::DR7, 0), 0x400);
+        assert_eq!(fit(Field::RFLAGS, u64::MAX), 0x003f_7fd7);
+        assert_eq!(fit(Field::RFLAGS, 0), 2);
+        assert_eq!(fit(Field::LSTAR, 0x8000_1234_5678), 0xffff_8000_1234_5678);
     }
 
     #[test]
     fn page_attributes_are_taken_whole_or_not_at_all() {
-        assert_eq!(epyc().fit(Field::Pat, 0x0007_0406_0007_0402), None);
-        assert_eq!(epyc().fit(Field::Pat, 0x0007_0405_0601_0004), Some(0x0007_0405_0601_0004));
+        assert_eq!(epyc().fit(Field::PAT, 0x0007_0406_0007_0402), None);
+        assert_eq!(epyc().fit(Field::PAT, 0x0007_0405_0601_0004), Some(0x0007_0405_0601_0004));
     }
 
     #[test]
     fn tables_have_base_and_limit() {
-        let noise = Segment { selector: 1, access: 2, limit: 0x1_2345, base: 1 << 47, ..Segment::default() };
+        let noise = [!0xf0_0000_0000, 0xffff_0001_2345, 1 << 47];
         let base = !0 << 47;
-        assert_eq!(
-            epyc().segment(SegmentName::Idtr, noise),
-            Segment { selector: 0, access: 0, limit: 0x2345, base, ..noise }
-        );
-        assert_eq!(epyc().segment(SegmentName::Tr, noise), Segment { base, ..noise });
+        assert_eq!(epyc().segment(Field::IDTR, noise), [0, 0x2345, base]);
+        assert_eq!(epyc().segment(Field::TR, noise), [0xffff_ff0f_0000_ffff, 0x1_2345, base]);
     }
 
     #[test]

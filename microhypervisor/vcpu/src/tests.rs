@@ -56,7 +56,7 @@ impl<V: Control, B> Fixture<V, B> {
     #[must_use]
     pub fn page(&self) -> StatePage {
         // SAFETY: the page lives as long as the fixture, and the tests hold no reference across a call.
-        unsafe { StatePage::new(NonNull::new(self.state).expect("a box")) }
+        unsafe { NonNull::new(self.state.cast()).expect("a box").as_ref() }
     }
 
     /// The control structure.

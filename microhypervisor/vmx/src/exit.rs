@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Exits: VMX's basic exit reasons (SDM vol. 3D, appendix C) into the contract's.
 //!
-//! Most mean one reason whatever else holds; these come out of one table. The rest is decided in [`classify_rest`]: what the
+//! Most mean one reason whatever else holds; these come out of one table. The rest is decided in `classify_rest`: what the
 //! kernel ends itself (physical interrupts, exceptions that only guard the host, writes of control registers of which the
 //! host owns bits) never reaches a monitor.
 
@@ -11,29 +11,6 @@ use cloister_abi::arch::x86_64::vcpu::{Event, ExitReason, PortAccess};
 use cloister_vcpu::limits::CR0_PG;
 use cloister_vcpu::{Control, Exit, Exits, Field, event};
 use x86::vmx::vmcs::{control, guest, ro};
-
-/// Reasons that mean one thing whatever else holds.
-const fn simple(number: u64) -> Option<ExitReason> {
-    use ExitReason as R;
-    Some(match number {
-        2 => R::Shutdown,
-        7 => R::InterruptWindow,
-        9 => R::TaskSwitch,
-        10 => R::Cpuid,
-        12 => R::Hlt,
-        13 | 54 => R::CacheControl,
-        15 => R::Rdpmc,
-        16 | 51 => R::Rdtsc,
-        18 => R::Hypercall,
-        30 => R::Port,
-        31 => R::RdMsr,
-        32 => R::WrMsr,
-        36 | 39 => R::Mwait,
-        40 => R::Pause,
-        55 => R::Xsetbv,
-        _ => return None,
-    })
-}
 
 /// The entry failed: bit of the exit reason.
 const ENTRY_FAILED: u64 = 1 << 31;
@@ -51,17 +28,32 @@ impl Exits for Vcpu {
     /// The reason of the last exit, or that there is none for the monitor.
     #[inline]
     fn classify(&mut self) -> Exit {
+        use ExitReason as R;
         let reason = vmcs::read(ro::EXIT_REASON);
-        if self.own.failed || reason & ENTRY_FAILED != 0 {
+        if self.failed || reason & ENTRY_FAILED != 0 {
             return refused(self, reason);
         }
-        self.own.launched = true;
+        self.launched = true;
         let vectoring = vmcs::read(ro::IDT_VECTORING_INFO);
-        self.own.event = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
-        match simple(reason & 0xffff) {
-            Some(reason) => Exit::Monitor(reason),
-            None => classify_rest(self, reason & 0xffff, vectoring),
-        }
+        *self.registers.place(Field::EVENT) = if vectoring & Event::VALID != 0 { interrupted(vectoring) } else { 0 };
+        Exit::Monitor(match reason & 0xffff {
+            2 => R::Shutdown,
+            7 => R::InterruptWindow,
+            9 => R::TaskSwitch,
+            10 => R::Cpuid,
+            12 => R::Hlt,
+            13 | 54 => R::CacheControl,
+            15 => R::Rdpmc,
+            16 | 51 => R::Rdtsc,
+            18 => R::Hypercall,
+            30 => R::Port,
+            31 => R::RdMsr,
+            32 => R::WrMsr,
+            36 | 39 => R::Mwait,
+            40 => R::Pause,
+            55 => R::Xsetbv,
+            reason => return classify_rest(self, reason, vectoring),
+        })
     }
 
     /// The three words of detail that go with a reason.
@@ -85,7 +77,7 @@ impl Exits for Vcpu {
             ExitReason::Other | ExitReason::TaskSwitch | ExitReason::InvalidState => [
                 vmcs::read(ro::EXIT_REASON),
                 vmcs::read(ro::EXIT_QUALIFICATION),
-                if self.own.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
+                if self.failed { vmcs::read(ro::VM_INSTRUCTION_ERROR) } else { 0 },
             ],
             _ => [0; 3],
         }
@@ -107,7 +99,7 @@ impl Exits for Vcpu {
 fn refused(vcpu: &Vcpu, reason: u64) -> Exit {
     vmcs::write(control::VMENTRY_INTERRUPTION_INFO_FIELD, 0);
     // The entry was given up for a machine check.
-    let is_check = !vcpu.own.failed && reason & 0xffff == 41;
+    let is_check = !vcpu.failed && reason & 0xffff == 41;
     if is_check { Exit::MachineCheck } else { Exit::Monitor(ExitReason::InvalidState) }
 }
 
@@ -172,7 +164,7 @@ fn exception(vcpu: &mut Vcpu, vectoring: u64) -> Exit {
 /// What the exit for a #DB kept from happening: the debug registers change.
 fn debug_exception(vcpu: &mut Vcpu, event: u64) {
     let found = vmcs::read(ro::EXIT_QUALIFICATION) & DR6_BITS;
-    vcpu.own.dr6 |= found;
+    *vcpu.registers.place(Field::DR6) |= found;
     if found & DR6_ACCESS != 0 {
         vmcs::write(guest::DR7, vmcs::read(guest::DR7) & !DR7_DETECT);
     }
@@ -186,7 +178,7 @@ fn debug_exception(vcpu: &mut Vcpu, event: u64) {
 /// instruction, run again, does not exit any more. Bits that do not exist for a guest are as reserved ones.
 fn control_register(vcpu: &mut Vcpu) -> Exit {
     let qualification = vmcs::read(ro::EXIT_QUALIFICATION);
-    let value = vcpu.get(Field::Gpr((qualification >> 8 & 15) as usize));
+    let value = vcpu.get(Field::gpr((qualification >> 8 & 15) as usize));
     // MOV to the register, by its number; half a register outside of 64-bit mode.
     let value = if vcpu.address_size() == 8 { value } else { value & 0xffff_ffff };
     let (shadow, mask, exists) = match qualification & 0x3f {
@@ -194,13 +186,13 @@ fn control_register(vcpu: &mut Vcpu) -> Exit {
             let exists = value & (CR0_NW | CR0_CD) != CR0_NW && value & (CR0_PG | 1) != CR0_PG;
             (control::CR0_READ_SHADOW, vcpu.cr0_mask(), exists)
         }
-        4 => (control::CR4_READ_SHADOW, vcpu.cr4_mask(), value & !vcpu.machine().limits.cr4() == 0),
+        4 => (control::CR4_READ_SHADOW, vcpu.cr4_mask(), value & !vcpu.machine.limits.cr4 == 0),
         _ => return Exit::Monitor(ExitReason::Other),
     };
     if exists {
         vmcs::write(shadow, vmcs::read(shadow) & !mask | value & mask);
     } else {
-        vcpu.set_event(Event::exception(13, Some(0)).0);
+        vcpu.set(Field::EVENT, Event::exception(13, Some(0)).0);
     }
     Exit::Resume
 }
@@ -219,7 +211,7 @@ fn port(vcpu: &mut Vcpu) -> PortAccess {
     let flag = |bit: u32, value: u64| if found & 1 << bit != 0 { value } else { 0 };
     let flags = flag(3, PortAccess::IN) | flag(4, PortAccess::STRING) | flag(5, PortAccess::REP);
     let is_in = flags & PortAccess::IN != 0;
-    let (address_size, segment) = match (flags & PortAccess::STRING != 0, vcpu.machine().string_details) {
+    let (address_size, segment) = match (flags & PortAccess::STRING != 0, vcpu.machine.string_details) {
         (false, _) => (vcpu.address_size(), 0),
         (true, false) => (vcpu.address_size(), if is_in { 0 } else { 3 }),
         (true, true) => {

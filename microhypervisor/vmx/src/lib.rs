@@ -17,7 +17,7 @@
 //! * [`world`] – what a core has for its guests ([`world::Host`]), the world switch, instructions of VMX
 //!
 //! The outside shape is that of the SVM crate. What differs: a VMCS must be the core's current one before anything is done
-//! to it ([`vcpu::Vcpu::make_current`]); the system-call registers, CR2, CR8 and DR6 are not in it and are switched here.
+//! to it ([`cloister_vcpu::Enter::activate`]); the system-call registers, CR2, CR8 and DR6 are not in it and are switched here.
 //!
 //! Sources: Intel SDM vol. 3C, chapters 24 to 28 and 31 (numbers as of 2023), appendices A to C.
 //!

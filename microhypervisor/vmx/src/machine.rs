@@ -13,37 +13,38 @@ use x86::msr::{
 };
 
 /// External interrupts, NMIs, virtual NMIs.
-const PIN_REQUIRED: u32 = 1 << 0 | 1 << 3 | 1 << 5;
+const PIN_REQUIRED: u64 = 1 << 0 | 1 << 3 | 1 << 5;
 /// The preemption timer.
-const TIMER: u32 = 1 << 6;
+const TIMER: u64 = 1 << 6;
 /// Primary controls that [`crate::vcpu`] switches.
-pub(crate) const INTERRUPT_WINDOW: u32 = 1 << 2;
+pub(crate) const INTERRUPT_WINDOW: u64 = 1 << 2;
 /// As above.
-pub(crate) const RDPMC: u32 = 1 << 11;
+pub(crate) const RDPMC: u64 = 1 << 11;
 /// As above.
-pub(crate) const RDTSC: u32 = 1 << 12;
+pub(crate) const RDTSC: u64 = 1 << 12;
 /// As above.
-pub(crate) const MOV_DR: u32 = 1 << 23;
+pub(crate) const MOV_DR: u64 = 1 << 23;
 /// As above.
-pub(crate) const PAUSE: u32 = 1 << 30;
+pub(crate) const PAUSE: u64 = 1 << 30;
 /// TSC offset, HLT, MWAIT, MOV DR, TPR shadow, every port, MSR bitmap, MONITOR, secondary controls.
-const PRIMARY_REQUIRED: u32 =
+const PRIMARY_REQUIRED: u64 =
     1 << 3 | 1 << 7 | 1 << 10 | MOV_DR | 1 << 21 | 1 << 24 | 1 << 28 | 1 << 29 | SECONDARY_CONTROLS;
-const SECONDARY_CONTROLS: u32 = 1 << 31;
+const SECONDARY_CONTROLS: u64 = 1 << 31;
 /// EPT, WBINVD, unrestricted guest.
-const SECONDARY_REQUIRED: u32 = 1 << 1 | 1 << 6 | 1 << 7;
+const SECONDARY_REQUIRED: u64 = 1 << 1 | 1 << 6 | 1 << 7;
+const LACKS_SECONDARY: &str = "VMX lacks EPT, unrestricted guests, or an instruction of the processor's";
 /// VPID, and that instructions for enclaves exit, which do not exist for a guest.
-const SECONDARY_WANTED: u32 = TAGGED | 1 << 15;
+const SECONDARY_WANTED: u64 = TAGGED | 1 << 15;
 /// RDTSCP and RDPID, INVPCID: a guest can execute them. Required where the processor has them, since its CPUID tells guests so.
-const RDTSCP: u32 = 1 << 3;
+const RDTSCP: u64 = 1 << 3;
 /// As above.
-const INVPCID: u32 = 1 << 12;
+const INVPCID: u64 = 1 << 12;
 /// VPID: translations are tagged.
-const TAGGED: u32 = 1 << 5;
+const TAGGED: u64 = 1 << 5;
 /// Save debug controls, 64-bit host, save and load PAT, save and load EFER.
-const EXIT_REQUIRED: u32 = 1 << 2 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21;
+const EXIT_REQUIRED: u64 = 1 << 2 | 1 << 9 | 1 << 18 | 1 << 19 | 1 << 20 | 1 << 21;
 /// Load debug controls, PAT and EFER.
-const ENTRY_REQUIRED: u32 = 1 << 2 | 1 << 14 | 1 << 15;
+const ENTRY_REQUIRED: u64 = 1 << 2 | 1 << 14 | 1 << 15;
 /// Entry control: the guest is in long mode.
 pub(crate) const ENTRY_LONG_MODE: u64 = 1 << 9;
 
@@ -64,13 +65,10 @@ pub struct Machine {
     pub msr_map: u64,
     /// Pages of 1 GiB in guest spaces.
     pub huge_pages: bool,
-    pub(crate) pin: u32,
     /// The preemption timer counts ticks of the time-stamp counter, shifted right by this.
-    pub(crate) timer_shift: u32,
-    pub(crate) primary: u32,
-    pub(crate) secondary: u32,
-    pub(crate) exit: u32,
-    pub(crate) entry: u32,
+    pub(crate) timer_shift: u64,
+    /// Control words: of pins, primary, secondary, of exits, of entries.
+    pub(crate) words: [u64; 5],
     /// Bits of CR0 that are always set while a guest runs.
     pub(crate) cr0_ones: u64,
     /// As above, of CR4.
@@ -82,9 +80,8 @@ pub struct Machine {
 }
 
 /// A control word: low half of the register: what must be set; high half: what may be.
-fn word(capability: u64, required: u32, wanted: u32, lack: &'static str) -> Result<u32, &'static str> {
-    let [a, b, c, d, e, f, g, h] = capability.to_le_bytes();
-    let (ones, most) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+fn word(capability: u64, required: u64, wanted: u64, lack: &'static str) -> Result<u64, &'static str> {
+    let (ones, most) = (capability & 0xffff_ffff, capability >> 32);
     if required & !most == 0 { Ok(ones | required | wanted & most) } else { Err(lack) }
 }
 
@@ -115,22 +112,22 @@ impl Machine {
         let [a, b, c, d, ..] = basic.to_le_bytes();
         let cr4_most = msr(IA32_VMX_CR4_FIXED1);
         let timer = if TIMER_ERRATUM.contains(&leaf(1)[0]) { 0 } else { TIMER };
+        let words = [
+            word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer, "VMX lacks virtual NMIs")?,
+            word(msr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY_REQUIRED, 0, "VMX lacks a primary control")?,
+            word(msr(IA32_VMX_PROCBASED_CTLS2), required, SECONDARY_WANTED, LACKS_SECONDARY)?,
+            word(msr(IA32_VMX_TRUE_EXIT_CTLS), EXIT_REQUIRED, 0, "VMX lacks an exit control")?,
+            word(msr(IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_REQUIRED, 0, "VMX lacks an entry control")?,
+        ];
+        let mut limits = Limits::from_cpuid(leaf);
+        limits.cr4 &= cr4_most & !CR4_LA57;
         Ok(Self {
-            limits: Limits::from_cpuid(leaf).without_cr4(CR4_LA57 | !cr4_most),
+            limits,
             revision: u32::from_le_bytes([a, b, c, d]) & 0x7fff_ffff,
             msr_map,
             huge_pages: ept >> 17 & 1 != 0,
-            timer_shift: u32::from(msr(IA32_VMX_MISC).to_le_bytes()[0]) & 0x1f,
-            pin: word(msr(IA32_VMX_TRUE_PINBASED_CTLS), PIN_REQUIRED, timer, "VMX lacks virtual NMIs")?,
-            primary: word(msr(IA32_VMX_TRUE_PROCBASED_CTLS), PRIMARY_REQUIRED, 0, "VMX lacks a primary control")?,
-            secondary: word(
-                msr(IA32_VMX_PROCBASED_CTLS2),
-                required,
-                SECONDARY_WANTED,
-                "VMX lacks EPT, unrestricted guests, or an instruction of the processor's",
-            )?,
-            exit: word(msr(IA32_VMX_TRUE_EXIT_CTLS), EXIT_REQUIRED, 0, "VMX lacks an exit control")?,
-            entry: word(msr(IA32_VMX_TRUE_ENTRY_CTLS), ENTRY_REQUIRED, 0, "VMX lacks an entry control")?,
+            timer_shift: msr(IA32_VMX_MISC) & 0x1f,
+            words,
             // An unrestricted guest may be without protection and paging.
             cr0_ones: msr(IA32_VMX_CR0_FIXED0) & !(1 << 31 | 1),
             cr4_ones: msr(IA32_VMX_CR4_FIXED0) | cr4_most & CR4_MCE,
@@ -142,12 +139,12 @@ impl Machine {
     /// Whether a guest can be ended at a time without the host's timer.
     #[must_use]
     pub const fn has_timer(&self) -> bool {
-        self.pin & TIMER != 0
+        self.words[0] & TIMER != 0
     }
 
     /// Whether translations are tagged by guest.
     pub(crate) const fn is_tagged(&self) -> bool {
-        self.secondary & TAGGED != 0
+        self.words[2] & TAGGED != 0
     }
 }
 
@@ -192,10 +189,10 @@ pub(crate) mod tests {
     fn controls_of_a_processor() {
         let machine = haswell();
         assert_eq!((machine.revision, machine.flush, machine.huge_pages), (0x12, 1, true));
-        assert_eq!((machine.pin, machine.timer_shift), (0x16 | 0x69, 5));
+        assert_eq!((machine.words[0], machine.timer_shift), (0x16 | 0x69, 5));
         assert!(machine.has_timer());
-        assert_eq!(machine.primary & !0x0400_6172, 0xb1a0_0488 & !0x0400_6172);
-        assert_eq!(machine.secondary, 0x10ea);
+        assert_eq!(machine.words[1] & !0x0400_6172, 0xb1a0_0488 & !0x0400_6172);
+        assert_eq!(machine.words[2], 0x10ea);
         assert_eq!((machine.cr0_ones, machine.cr4_ones), (0x20, 0x2040));
         assert!(machine.is_tagged() && machine.string_details);
     }

@@ -4,10 +4,10 @@
 use crate::machine::{self, ENTRY_LONG_MODE};
 use crate::vcpu::{BLOCKED_NMI, BLOCKED_SS, BLOCKED_STI, CR0_CD, CR0_NW, Vcpu};
 use crate::vmcs::{self, Code};
-use cloister_abi::arch::x86_64::vcpu::{Controls, Groups, SHADOW_NMI, SHADOW_STI, Segment};
+use cloister_abi::arch::x86_64::vcpu::{Controls, Groups, SHADOW_NMI, SHADOW_STI};
 use cloister_vcpu::control::{BREAKPOINT, GUARD_EXCEPTIONS};
 use cloister_vcpu::limits::EFER_LMA;
-use cloister_vcpu::{Control, Field, Registers, SegmentName};
+use cloister_vcpu::{Control, Field, Registers, Segment};
 use x86::vmx::vmcs::{control, guest};
 
 /// A single step is pending, in the field of pending debug exceptions.
@@ -15,74 +15,47 @@ const STEP_PENDING: u64 = 1 << 14;
 const FLAG_TF: u64 = 1 << 8;
 const FLAG_IF: u64 = 1 << 9;
 /// Access rights: accessed, code or data, present, granularity, unusable.
-const ACCESSED: u32 = 1 << 0;
-const CODE_OR_DATA: u32 = 1 << 4;
-const PRESENT: u32 = 1 << 7;
-const GRANULARITY: u32 = 1 << 15;
-const UNUSABLE: u32 = 1 << 16;
-const ACCESS_MASK: u32 = 0x1_f0ff;
+const ACCESSED: u64 = 1 << 0;
+const CODE_OR_DATA: u64 = 1 << 4;
+const PRESENT: u64 = 1 << 7;
+const GRANULARITY: u64 = 1 << 15;
+const UNUSABLE: u64 = 1 << 16;
+const ACCESS_MASK: u64 = 0x1_f0ff;
+/// What encodings of segment registers are above those of ES, in the order of [`Field::segment`].
+const SEGMENTS: [Code; 10] = [2, 4, 6, 0, 8, 10, 14, 12, 16, 18];
 
-/// Where a register is.
-enum Place<'a> {
-    Vmcs(Code),
-    Beside(&'a mut u64),
-}
-
-impl Vcpu {
-    #[inline(always)]
-    fn place(&mut self, field: Field) -> Place<'_> {
-        let [star, lstar, cstar, sfmask, kernel_gs_base] = &mut self.own.msrs;
-        let code = match field {
-            Field::Gpr(4) => guest::RSP,
-            Field::Rip => guest::RIP,
-            Field::Rflags => guest::RFLAGS,
-            Field::Cr0 => guest::CR0,
-            Field::Cr3 => guest::CR3,
-            Field::Cr4 => guest::CR4,
-            Field::Pat => guest::IA32_PAT_FULL,
-            Field::Dr7 => guest::DR7,
-            Field::Efer => guest::IA32_EFER_FULL,
-            Field::SysenterCs => guest::IA32_SYSENTER_CS,
-            Field::SysenterEsp => guest::IA32_SYSENTER_ESP,
-            Field::SysenterEip => guest::IA32_SYSENTER_EIP,
-            Field::TscOffset => control::TSC_OFFSET_FULL,
-            Field::Cr2 => return Place::Beside(&mut self.own.cr2),
-            Field::Cr8 => return Place::Beside(&mut self.own.cr8),
-            Field::Dr6 => return Place::Beside(&mut self.own.dr6),
-            Field::Star => return Place::Beside(star),
-            Field::Lstar => return Place::Beside(lstar),
-            Field::Cstar => return Place::Beside(cstar),
-            Field::Sfmask => return Place::Beside(sfmask),
-            Field::KernelGsBase => return Place::Beside(kernel_gs_base),
-            Field::Gpr(_) | Field::Xcr0 => return Place::Beside(self.registers.place(field)),
-        };
-        Place::Vmcs(code)
-    }
+/// Encoding of a register's field, if the VMCS has it.
+#[inline(always)]
+const fn code(field: Field) -> Option<Code> {
+    Some(match field {
+        Field::RSP => guest::RSP,
+        Field::RIP => guest::RIP,
+        Field::RFLAGS => guest::RFLAGS,
+        Field::CR0 => guest::CR0,
+        Field::CR3 => guest::CR3,
+        Field::CR4 => guest::CR4,
+        Field::PAT => guest::IA32_PAT_FULL,
+        Field::DR7 => guest::DR7,
+        Field::EFER => guest::IA32_EFER_FULL,
+        Field::SYSENTER_CS => guest::IA32_SYSENTER_CS,
+        Field::SYSENTER_ESP => guest::IA32_SYSENTER_ESP,
+        Field::SYSENTER_EIP => guest::IA32_SYSENTER_EIP,
+        Field::TSC_OFFSET => control::TSC_OFFSET_FULL,
+        _ => return None,
+    })
 }
 
 /// Access rights as VM entry wants them (SDM vol. 3C, 27.3.1.2), where SVM takes more: no reserved bits, what is not present is
 /// unusable, a granularity that fits the limit, code and data accessed.
-const fn access(segment: Segment) -> u32 {
-    let mut access = segment.access & ACCESS_MASK;
-    if access & PRESENT == 0 {
-        access |= UNUSABLE;
-    }
-    if access & CODE_OR_DATA != 0 {
-        access |= ACCESSED;
-    }
-    if segment.limit & 0xfff != 0xfff {
-        access &= !GRANULARITY;
-    }
-    if segment.limit >> 20 != 0 {
-        access |= GRANULARITY;
-    }
-    access
-}
-
-/// A field of 32 bits.
-fn read32(code: Code) -> u32 {
-    let [a, b, c, d, ..] = vmcs::read(code).to_le_bytes();
-    u32::from_le_bytes([a, b, c, d])
+const fn access(given: u64, limit: u64) -> u64 {
+    let accessed = if given & CODE_OR_DATA != 0 { ACCESSED } else { 0 };
+    let unusable = if given & PRESENT == 0 { UNUSABLE } else { 0 };
+    let granularity = match (limit >> 20, limit & 0xfff) {
+        (0, 0xfff) => given & GRANULARITY,
+        (0, _) => 0,
+        _ => GRANULARITY,
+    };
+    given & ACCESS_MASK & !GRANULARITY | accessed | unusable | granularity
 }
 
 impl Control for Vcpu {
@@ -93,14 +66,15 @@ impl Control for Vcpu {
 
     #[inline(always)]
     fn get(&mut self, field: Field) -> u64 {
-        let value = match self.place(field) {
-            Place::Vmcs(code) => vmcs::read(code),
-            Place::Beside(value) => *value,
+        let value = match code(field) {
+            Some(code) => vmcs::read(code),
+            None => *self.registers.place(field),
         };
         // Of what the host owns the guest sees the shadow.
         let (mask, shadow) = match field {
-            Field::Cr0 => (self.cr0_mask(), control::CR0_READ_SHADOW),
-            Field::Cr4 => (self.cr4_mask(), control::CR4_READ_SHADOW),
+            Field::CR0 => (self.cr0_mask(), control::CR0_READ_SHADOW),
+            Field::CR4 => (self.cr4_mask(), control::CR4_READ_SHADOW),
+            Field::SHADOW => return shadow(),
             _ => return value,
         };
         value & !mask | vmcs::read(shadow) & mask
@@ -108,94 +82,56 @@ impl Control for Vcpu {
 
     #[inline(always)]
     fn set(&mut self, field: Field, value: u64) {
-        let machine = self.machine();
-        let (ones0, ones4, entry) = (machine.cr0_ones, machine.cr4_ones, u64::from(machine.entry));
+        let machine = self.machine;
         let real = match field {
-            Field::Cr0 => {
+            Field::CR0 => {
                 // The real bit is the host's, so no entry would be refused for it.
                 self.registers.refused |= value & (CR0_NW | CR0_CD) == CR0_NW;
                 vmcs::write(control::CR0_READ_SHADOW, value);
-                value & !(CR0_CD | CR0_NW) | ones0
+                value & !(CR0_CD | CR0_NW) | machine.cr0_ones
             }
-            Field::Cr4 => {
+            Field::CR4 => {
                 vmcs::write(control::CR4_READ_SHADOW, value);
-                value | ones4
+                value | machine.cr4_ones
             }
-            Field::Efer => {
+            Field::EFER => {
                 let mode = if value & EFER_LMA != 0 { ENTRY_LONG_MODE } else { 0 };
-                vmcs::write(control::VMENTRY_CONTROLS, entry & !ENTRY_LONG_MODE | mode);
+                vmcs::write(control::VMENTRY_CONTROLS, machine.words[4] & !ENTRY_LONG_MODE | mode);
                 value
             }
-            Field::Star => value & !0xffff_ffff,
+            Field::STAR => value & !0xffff_ffff,
+            Field::SHADOW => return set_shadow(value),
+            Field::CONTROLS => {
+                self.set_controls(Controls::from_bits_truncate(value));
+                value
+            }
             _ => value,
         };
-        match self.place(field) {
-            Place::Vmcs(code) => vmcs::write(code, real),
-            Place::Beside(place) => *place = real,
+        match code(field) {
+            Some(code) => vmcs::write(code, real),
+            None => *self.registers.place(field) = real,
         }
     }
 
-    fn segment(&mut self, name: SegmentName) -> Segment {
-        let step = name as Code * 2;
-        let (limit, base) = (read32(guest::ES_LIMIT + step), vmcs::read(guest::ES_BASE + step));
-        if matches!(name, SegmentName::Gdtr | SegmentName::Idtr) {
-            return Segment { limit, base, ..Segment::default() };
-        }
-        let [low, high, ..] = vmcs::read(guest::ES_SELECTOR + step).to_le_bytes();
-        let (selector, access) = (u16::from_le_bytes([low, high]), read32(guest::ES_ACCESS_RIGHTS + step));
-        Segment { selector, access, limit, base, ..Segment::default() }
-    }
-
-    fn set_segment(&mut self, name: SegmentName, segment: Segment) {
-        let step = name as Code * 2;
-        vmcs::write(guest::ES_LIMIT + step, u64::from(segment.limit));
-        vmcs::write(guest::ES_BASE + step, segment.base);
-        if !matches!(name, SegmentName::Gdtr | SegmentName::Idtr) {
-            vmcs::write(guest::ES_SELECTOR + step, u64::from(segment.selector));
-            vmcs::write(guest::ES_ACCESS_RIGHTS + step, u64::from(access(segment)));
-        }
-    }
-
-    fn shadow(&mut self) -> u64 {
-        let blocked = vmcs::read(guest::INTERRUPTIBILITY_STATE);
-        let instruction = if blocked & (BLOCKED_STI | BLOCKED_SS) != 0 { SHADOW_STI } else { 0 };
-        instruction | if blocked & BLOCKED_NMI != 0 { SHADOW_NMI } else { 0 }
-    }
-
-    fn set_shadow(&mut self, shadow: u64) {
-        let before = vmcs::read(guest::INTERRUPTIBILITY_STATE) & (BLOCKED_STI | BLOCKED_SS);
-        let instruction = match (shadow & SHADOW_STI, before) {
-            (0, _) => 0,
-            (_, 0) => BLOCKED_STI,
-            (_, before) => before,
+    fn segment(&mut self, name: Field) -> Segment {
+        let step = SEGMENTS[name.segment()];
+        // Tables have nothing else.
+        let first = if name.is_table() {
+            0
+        } else {
+            vmcs::read(guest::ES_SELECTOR + step) | vmcs::read(guest::ES_ACCESS_RIGHTS + step) << 32
         };
-        let nmi = if shadow & SHADOW_NMI != 0 { BLOCKED_NMI } else { 0 };
-        vmcs::write(guest::INTERRUPTIBILITY_STATE, instruction | nmi);
+        [first, vmcs::read(guest::ES_LIMIT + step), vmcs::read(guest::ES_BASE + step)]
     }
 
-    #[inline]
-    fn event(&mut self) -> u64 {
-        self.own.event
-    }
-
-    #[inline]
-    fn set_event(&mut self, event: u64) {
-        self.own.event = event;
-    }
-
-    fn set_controls(&mut self, controls: Controls) {
-        for (control, bits) in [
-            (Controls::INTERRUPT_WINDOW, machine::INTERRUPT_WINDOW),
-            (Controls::RDTSC, machine::RDTSC),
-            (Controls::RDPMC, machine::RDPMC),
-            (Controls::PAUSE, machine::PAUSE),
-        ] {
-            let on = controls.contains(control);
-            self.primary = if on { self.primary | bits } else { self.primary & !bits };
+    fn set_segment(&mut self, name: Field, [first, limit, base]: Segment) {
+        let step = SEGMENTS[name.segment()];
+        vmcs::write(guest::ES_LIMIT + step, limit);
+        vmcs::write(guest::ES_BASE + step, base);
+        if !name.is_table() {
+            vmcs::write(guest::ES_SELECTOR + step, first & 0xffff);
+            vmcs::write(guest::ES_ACCESS_RIGHTS + step, access(first >> 32, limit));
         }
-        self.set_primary(machine::MOV_DR, controls.contains(Controls::DR) || self.primary & machine::MOV_DR != 0);
-        let breakpoint = if controls.contains(Controls::DEBUG) { BREAKPOINT } else { 0 };
-        vmcs::write(control::EXCEPTION_BITMAP, u64::from(GUARD_EXCEPTIONS | breakpoint));
     }
 
     fn watch_debug(&mut self, on: bool) {
@@ -215,10 +151,52 @@ impl Control for Vcpu {
             let pending = vmcs::read(guest::PENDING_DBG_EXCEPTIONS) & !STEP_PENDING;
             vmcs::write(guest::PENDING_DBG_EXCEPTIONS, if waits { pending | STEP_PENDING } else { pending });
         }
-        self.own.flush |= groups.intersects(Groups::CR | Groups::EFER);
+        self.flush |= groups.intersects(Groups::CR | Groups::EFER);
     }
 
     fn flush_tlb(&mut self) {
-        self.own.flush = true;
+        self.flush = true;
     }
+}
+
+impl Vcpu {
+    /// Makes the guest exit at what the monitor asks for.
+    fn set_controls(&mut self, controls: Controls) {
+        for (control, bits) in [
+            (Controls::INTERRUPT_WINDOW, machine::INTERRUPT_WINDOW),
+            (Controls::RDTSC, machine::RDTSC),
+            (Controls::RDPMC, machine::RDPMC),
+            (Controls::PAUSE, machine::PAUSE),
+            (Controls::DR, machine::MOV_DR),
+        ] {
+            // Whether accesses to debug registers exit is not the monitor's alone to say.
+            self.set_primary(bits, controls.contains(control) || bits & self.primary & machine::MOV_DR != 0);
+        }
+        let breakpoint = if controls.contains(Controls::DEBUG) { BREAKPOINT } else { 0 };
+        vmcs::write(control::EXCEPTION_BITMAP, u64::from(GUARD_EXCEPTIONS | breakpoint));
+    }
+
+    /// Switches a primary control.
+    fn set_primary(&mut self, bits: u64, on: bool) {
+        self.primary = if on { self.primary | bits } else { self.primary & !bits };
+        vmcs::write(control::PRIMARY_PROCBASED_EXEC_CONTROLS, self.primary);
+    }
+}
+
+/// Interruptibility as the contract has it.
+fn shadow() -> u64 {
+    let blocked = vmcs::read(guest::INTERRUPTIBILITY_STATE);
+    let instruction = if blocked & (BLOCKED_STI | BLOCKED_SS) != 0 { SHADOW_STI } else { 0 };
+    instruction | if blocked & BLOCKED_NMI != 0 { SHADOW_NMI } else { 0 }
+}
+
+fn set_shadow(shadow: u64) {
+    let before = vmcs::read(guest::INTERRUPTIBILITY_STATE) & (BLOCKED_STI | BLOCKED_SS);
+    let instruction = match (shadow & SHADOW_STI, before) {
+        (0, _) => 0,
+        (_, 0) => BLOCKED_STI,
+        (_, before) => before,
+    };
+    let nmi = if shadow & SHADOW_NMI != 0 { BLOCKED_NMI } else { 0 };
+    vmcs::write(guest::INTERRUPTIBILITY_STATE, instruction | nmi);
 }

@@ -6,7 +6,7 @@ use crate::machine::tests::haswell;
 use crate::world::Host;
 use crate::{Vcpu, vmcs};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess, SHADOW_NMI, SHADOW_STI};
-use cloister_vcpu::{Control, Exit, Exits};
+use cloister_vcpu::{Control, Exit, Exits, Field};
 use proptest::prelude::*;
 use x86::vmx::vmcs::{control, guest, host, ro};
 
@@ -66,19 +66,19 @@ fn host_owns_bits_that_the_guest_reads_from_the_shadow() {
 #[test]
 fn write_of_a_bit_of_the_hosts_runs_again() {
     let mut fixture = fixture();
-    fixture.vcpu.registers.gpr[3] = 0x8005_0033;
+    fixture.vcpu.registers.words[3] = 0x8005_0033;
     assert_eq!(again(&mut fixture, 28, 3 << 8), Exit::Resume);
     assert_eq!(vmcs::read(control::CR0_READ_SHADOW) & 0x6000_0020, 0x20);
-    assert_eq!((vmcs::read(guest::CR0), fixture.vcpu.own.event), (0x30, 0));
+    assert_eq!((vmcs::read(guest::CR0), fixture.vcpu.event()), (0x30, 0));
     // NW without CD; VMXE.
-    fixture.vcpu.registers.gpr[3] = 0x2000_0031;
+    fixture.vcpu.registers.words[3] = 0x2000_0031;
     assert_eq!(again(&mut fixture, 28, 3 << 8), Exit::Resume);
-    assert_eq!(fixture.vcpu.own.event, Event::exception(13, Some(0)).0);
+    assert_eq!(fixture.vcpu.event(), Event::exception(13, Some(0)).0);
     for (value, refused) in [(0x2020, true), (0x60, false), (0x20, false), (1 << 32 | 0x60, false)] {
-        fixture.vcpu.own.event = 0;
-        fixture.vcpu.registers.gpr[3] = value;
+        *fixture.vcpu.registers.place(Field::EVENT) = 0;
+        fixture.vcpu.registers.words[3] = value;
         assert_eq!(again(&mut fixture, 28, 3 << 8 | 4), Exit::Resume);
-        assert_eq!(fixture.vcpu.own.event != 0, refused, "{value:#x}");
+        assert_eq!(fixture.vcpu.event() != 0, refused, "{value:#x}");
         let shown = vmcs::read(control::CR4_READ_SHADOW) & 0x40;
         assert_eq!((vmcs::read(guest::CR4), shown), (0x2040, if refused { 0 } else { value & 0x40 }));
     }
@@ -124,13 +124,13 @@ fn reasons_with_one_meaning() {
 fn only_an_entry_that_came_through_launches() {
     let mut fixture = fixture();
     assert_eq!(again(&mut fixture, 0x8000_0021, 0), Exit::Monitor(ExitReason::InvalidState));
-    assert!(!fixture.vcpu.own.launched);
+    assert!(!fixture.vcpu.launched);
     again(&mut fixture, 10, 0);
-    assert!(fixture.vcpu.own.launched);
+    assert!(fixture.vcpu.launched);
     again(&mut fixture, 0x8000_0021, 0);
-    assert!(fixture.vcpu.own.launched);
+    assert!(fixture.vcpu.launched);
     // An instruction that was refused left an old reason behind.
-    fixture.vcpu.own.failed = true;
+    fixture.vcpu.failed = true;
     assert_eq!(again(&mut fixture, 41, 0), Exit::Monitor(ExitReason::InvalidState));
 }
 
@@ -139,7 +139,7 @@ fn instructions_of_vmx_are_undefined() {
     for code in (19..=27).chain([50, 53]) {
         let (fixture, exit) = exit(code, 0);
         assert_eq!(exit, Exit::Monitor(ExitReason::Virtualization), "{code}");
-        assert_eq!(fixture.vcpu.own.event, Event::exception(6, None).0);
+        assert_eq!(fixture.vcpu.event(), Event::exception(6, None).0);
     }
 }
 
@@ -192,7 +192,7 @@ fn interrupted_delivery_is_repeated() {
         vmcs::write(ro::IDT_VECTORING_INFO, vectoring);
         vmcs::write(ro::IDT_VECTORING_ERR_CODE, code);
         assert_eq!(again(&mut fixture, 48, 0), Exit::Monitor(ExitReason::Memory));
-        assert_eq!(fixture.vcpu.own.event, queued, "{vectoring:#x}");
+        assert_eq!(fixture.vcpu.event(), queued, "{vectoring:#x}");
         assert_eq!(vmcs::read(guest::INTERRUPTIBILITY_STATE) == 0, vectoring == Event::nmi().0);
         vmcs::write(ro::IDT_VECTORING_INFO, 0);
     }
@@ -209,10 +209,13 @@ fn exceptions_of_the_kernel() {
     assert_eq!(with(Event::nmi().0, 0).1, Exit::Interrupt);
     assert_eq!(with(Event::exception(18, None).0, 0).1, Exit::MachineCheck);
     let (fixture, alignment) = with(Event::exception(17, Some(0)).0, 0);
-    assert_eq!((alignment, fixture.vcpu.own.event), (Exit::Resume, 0x8000_0b11));
+    assert_eq!((alignment, fixture.vcpu.event()), (Exit::Resume, 0x8000_0b11));
     // A single step: DR6 says so, since the exit came before the processor could.
     let (fixture, step) = with(Event::exception(1, None).0, 0x4000);
-    assert_eq!((step, fixture.vcpu.own.event, fixture.vcpu.own.dr6), (Exit::Resume, 0x8000_0301, 0xffff_4ff0));
+    assert_eq!(
+        (step, fixture.vcpu.event(), fixture.vcpu.registers.words[Field::DR6.index()]),
+        (Exit::Resume, 0x8000_0301, 0xffff_4ff0)
+    );
 }
 
 #[test]
@@ -220,7 +223,7 @@ fn injection_ends_what_is_in_its_way() {
     for (event, kept) in [(Event::interrupt(0x31), 8), (Event::nmi(), 0), (Event::exception(6, None), 10)] {
         let mut fixture = fixture();
         vmcs::write(guest::INTERRUPTIBILITY_STATE, 10);
-        fixture.vcpu.set_event(event.0);
+        fixture.vcpu.set(Field::EVENT, event.0);
         fixture.vcpu.inject();
         assert_eq!(vmcs::read(guest::INTERRUPTIBILITY_STATE), kept, "{event:?}");
         assert_eq!(vmcs::read(control::VMENTRY_INTERRUPTION_INFO_FIELD), event.0);
@@ -247,7 +250,7 @@ fn shadows_fit_the_flags() {
     fixture.take(Groups::SHADOW | Groups::RFLAGS);
     // Interrupts are off: the shadow must be that of MOV SS; a single step waits for its end.
     assert_eq!((vmcs::read(guest::INTERRUPTIBILITY_STATE), vmcs::read(guest::PENDING_DBG_EXCEPTIONS)), (10, 0x4000));
-    assert_eq!(fixture.vcpu.shadow(), SHADOW_STI | SHADOW_NMI);
+    assert_eq!(fixture.vcpu.get(Field::SHADOW), SHADOW_STI | SHADOW_NMI);
     fixture.state().shadow = 0;
     fixture.state().rflags = 0x202;
     fixture.take(Groups::SHADOW | Groups::RFLAGS);
@@ -296,7 +299,7 @@ proptest! {
         prop_assert_eq!(vmcs::read(control::EXCEPTION_BITMAP) & 0x6_0002, 0x6_0002);
         prop_assert_eq!(vmcs::read(guest::CR0) & 0x6000_0020, 0x20);
         prop_assert_eq!(vmcs::read(guest::CR4) & vmcs::read(control::CR4_GUEST_HOST_MASK), 0x2040);
-        prop_assert_eq!(vmcs::read(control::VMENTRY_CONTROLS) & !(1 << 9), u64::from(haswell().entry));
+        prop_assert_eq!(vmcs::read(control::VMENTRY_CONTROLS) & !(1 << 9), haswell().words[4]);
     }
 
     /// Whatever the processor says, it is classified and reported.

@@ -9,12 +9,11 @@
 //! needs the port bitmap behind it ([`Host::is_task_cut`]).
 
 use crate::machine::Machine;
-use crate::vcpu::Vcpu;
 use crate::vmcs::Code;
 use cloister_vcpu::general_registers;
-use core::arch::{asm, global_asm};
+use core::arch::{asm, naked_asm};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use core::sync::atomic::AtomicU8;
 use x86::bits64::vmx::{vmclear, vmptrld, vmxon};
 use x86::dtables::{DescriptorTablePointer, lgdt, sgdt, sidt};
 use x86::msr::{
@@ -26,7 +25,7 @@ use x86::vmx::vmcs::{control, host};
 /// The MSRs that the switch swaps.
 const SYSCALL_MSRS: [u32; MSRS] = [IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK, IA32_KERNEL_GSBASE];
 /// Number of them.
-pub(crate) const MSRS: usize = 5;
+const MSRS: usize = 5;
 /// No VMCS has this address.
 const NONE: u64 = u64::MAX;
 /// Offset of the TPR in the page of virtual APIC registers.
@@ -41,12 +40,11 @@ const KERNEL_TR: u64 = 0x28;
 #[derive(Debug)]
 pub struct Host {
     current: u64,
-    /// The TPR in this core's page of virtual APIC registers.
-    tpr: &'static AtomicU8,
+    /// The TPR in this core's page of virtual APIC registers: the guest's CR8, in the upper half.
+    pub(crate) tpr: &'static AtomicU8,
     gdtr: DescriptorTablePointer<u64>,
     /// What a VMCS must have of this core.
     pub(crate) state: [(Code, u64); 14],
-    pub(crate) fs_base: u64,
     msrs: [u64; MSRS],
     task_cut: bool,
 }
@@ -63,24 +61,6 @@ macro_rules! read_register {
 
 pub(crate) use read_register;
 
-/// Lets VMX be switched on, where the firmware left that open (SDM vol. 3C, 24.7).
-///
-/// # Errors
-/// The firmware has disabled it.
-fn allow() -> Result<(), &'static str> {
-    const LOCKED: u64 = 1 << 0;
-    const OUTSIDE_SMX: u64 = 1 << 2;
-    // SAFETY: the register exists where VMX does.
-    let control = unsafe { rdmsr(IA32_FEATURE_CONTROL) };
-    if control & LOCKED == 0 {
-        // SAFETY: as above, and it is not locked.
-        unsafe { wrmsr(IA32_FEATURE_CONTROL, control | OUTSIDE_SMX | LOCKED) };
-    } else if control & OUTSIDE_SMX == 0 {
-        return Err("VMX is disabled by the firmware");
-    }
-    Ok(())
-}
-
 impl Host {
     /// A core that no test enters a guest on.
     #[cfg(test)]
@@ -88,7 +68,7 @@ impl Host {
         static TPR: AtomicU8 = AtomicU8::new(0);
         let gdtr = DescriptorTablePointer::default();
         let state = [(host::CR4, 0x2020); 14];
-        Self { current: NONE, tpr: &TPR, gdtr, state, fs_base: 0, msrs: [0; MSRS], task_cut: false }
+        Self { current: NONE, tpr: &TPR, gdtr, state, msrs: [0; MSRS], task_cut: false }
     }
 
     /// Switches VMX on, on this core.
@@ -108,7 +88,17 @@ impl Host {
         task_base: u64,
         machine: &Machine,
     ) -> Result<Self, &'static str> {
-        allow()?;
+        const LOCKED: u64 = 1 << 0;
+        const OUTSIDE_SMX: u64 = 1 << 2;
+        // SAFETY: the register exists where VMX does.
+        let features = unsafe { rdmsr(IA32_FEATURE_CONTROL) };
+        // The firmware may have left it open (SDM vol. 3C, 24.7).
+        if features & LOCKED == 0 {
+            // SAFETY: as above, and it is not locked.
+            unsafe { wrmsr(IA32_FEATURE_CONTROL, features | OUTSIDE_SMX | LOCKED) };
+        } else if features & OUTSIDE_SMX == 0 {
+            return Err("VMX is disabled by the firmware");
+        }
         // SAFETY: the caller gives the page.
         unsafe { region.write(machine.revision) };
         let cr4 = read_register!("cr4") | machine.cr4_ones;
@@ -144,18 +134,9 @@ impl Host {
             (host::TR_BASE, task_base),
             (host::GDTR_BASE, gdtr.base.addr() as u64),
             (host::IDTR_BASE, idtr.base.addr() as u64),
-            (host::RIP, cloister_vmx_exit as *const () as u64),
+            (host::RIP, (&raw const cloister_vmx_exit).addr() as u64),
         ];
-        Self { current: NONE, tpr, gdtr, state, fs_base: 0, msrs: SYSCALL_MSRS.map(read), task_cut: false }
-    }
-
-    /// Sets what an exit restores for the thread that runs the guest: its FS base, and the value of KERNEL_GS_BASE (the
-    /// thread's GS base, while the kernel has its own).
-    #[inline]
-    pub const fn set_thread(&mut self, fs_base: u64, kernel_gs_base: u64) {
-        self.fs_base = fs_base;
-        let [.., last] = &mut self.msrs;
-        *last = kernel_gs_base;
+        Self { current: NONE, tpr, gdtr, state, msrs: SYSCALL_MSRS.map(read), task_cut: false }
     }
 
     /// Whether an exit has cut the task segment's limit since the last call: then the port bitmap is out of reach until the
@@ -188,29 +169,19 @@ impl Host {
     }
 
     /// Forgets a VCPU whose memory goes.
-    pub fn forget(&mut self, vcpu: &Vcpu) {
-        if self.current == vcpu.physical {
+    pub(crate) fn forget(&mut self, physical: u64) {
+        if self.current == physical {
             clear(self.current);
             self.current = NONE;
         }
     }
 
-    /// Lets the guest have its CR8.
-    #[inline]
-    pub(crate) fn set_tpr(&self, cr8: u64) {
-        self.tpr.store(cr8.to_le_bytes()[0] << 4, Relaxed);
-    }
-
-    /// The guest's CR8.
-    #[inline]
-    pub(crate) fn tpr(&self) -> u64 {
-        u64::from(self.tpr.load(Relaxed) >> 4)
-    }
-
     /// Gives the guest its MSRs, whose values the limits made such that the registers take them. [`Self::take_msrs`] follows before
-    /// anything else does.
+    /// anything else does, with that KERNEL_GS_BASE.
     #[inline]
-    pub(crate) fn give_msrs(&self, guest: &[u64; MSRS]) {
+    pub(crate) fn give_msrs(&mut self, kernel_gs_base: u64, guest: &[u64]) {
+        let [.., last] = &mut self.msrs;
+        *last = kernel_gs_base;
         for ((msr, guest), host) in SYSCALL_MSRS.iter().zip(guest).zip(&self.msrs) {
             if guest != host {
                 // SAFETY: the kernel uses none of them before they are taken back, and a value that is refused ends in a panic.
@@ -221,7 +192,7 @@ impl Host {
 
     /// Takes what the guest left, and restores the host's.
     #[inline]
-    pub(crate) fn take_msrs(&self, guest: &mut [u64; MSRS]) {
+    pub(crate) fn take_msrs(&self, guest: &mut [u64]) {
         for ((msr, guest), host) in SYSCALL_MSRS.iter().zip(guest).zip(&self.msrs) {
             // SAFETY: the register exists.
             *guest = unsafe { rdmsr(*msr) };
@@ -282,68 +253,62 @@ pub(crate) fn take_nmi() {
 pub(crate) fn take_nmi() {}
 
 unsafe extern "C" {
-    fn cloister_vmx_enter(registers: *mut u64, launched: u64, stack: *mut u64) -> u64;
-    fn cloister_vmx_exit();
+    /// Where [`enter`] goes on after an exit.
+    static cloister_vmx_exit: u8;
 }
 
-/// Enters the guest of the current VMCS, and returns at its exit: 0, or 1 if the processor refused the instruction. `stack` remembers
+/// Enters the guest of the current VMCS, and returns at its exit: false if the processor refused the instruction. `stack` remembers
 /// what the VMCS has as the host's stack pointer.
 ///
 /// # Safety
-/// Interrupts must be off, the VMCS current and complete. The guest must be confined.
-#[inline]
-pub(crate) unsafe fn enter(registers: &mut [u64; 16], launched: bool, stack: &mut u64) -> u64 {
-    // SAFETY: all registers that the guest changes are saved there; the caller vouches for the rest.
-    unsafe { cloister_vmx_enter(registers.as_mut_ptr(), u64::from(launched), stack) }
+/// `registers` are the general-purpose ones. Interrupts must be off, the VMCS current and complete but for where the host goes on. The
+/// guest must be confined.
+#[unsafe(naked)]
+pub(crate) unsafe extern "C" fn enter(registers: *mut u64, launched: bool, stack: &mut u64) -> bool {
+    naked_asm!(
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "push rdi",
+        "cmp rsp, [rdx]",
+        "je 2f",
+        "mov [rdx], rsp",
+        "mov eax, {host_rsp}",
+        "vmwrite rax, rsp",
+        "2:",
+        "test sil, sil",
+        "mov rax, [rdi + 0 * 8]",
+        general_registers!(load_moves, "rdi"),
+        "mov rdi, [rdi + 7 * 8]",
+        "jne 3f",
+        "vmlaunch",
+        "jmp 4f",
+        "3:",
+        "vmresume",
+        "4:",
+        "pop rdi",
+        "xor eax, eax",
+        "jmp 5f",
+        ".global cloister_vmx_exit",
+        "cloister_vmx_exit:",
+        "push rdi",
+        "mov rdi, [rsp + 8]",
+        "mov [rdi + 0 * 8], rax",
+        general_registers!(store_moves, "rdi"),
+        "pop qword ptr [rdi + 7 * 8]",
+        "pop rdi",
+        "mov eax, 1",
+        "5:",
+        "pop r15",
+        "pop r14",
+        "pop r13",
+        "pop r12",
+        "pop rbp",
+        "pop rbx",
+        "ret",
+        host_rsp = const host::RSP,
+    )
 }
-
-global_asm!(
-    // Whatever assembly before this left as the section.
-    ".pushsection .text.cloister_vmx, \"ax\"",
-    ".global cloister_vmx_enter, cloister_vmx_exit",
-    "cloister_vmx_enter:",
-    "push rbx",
-    "push rbp",
-    "push r12",
-    "push r13",
-    "push r14",
-    "push r15",
-    "push rdi",
-    "cmp rsp, [rdx]",
-    "je 2f",
-    "mov [rdx], rsp",
-    "mov eax, {host_rsp}",
-    "vmwrite rax, rsp",
-    "2:",
-    "test esi, esi",
-    "mov rax, [rdi + 0 * 8]",
-    general_registers!(load_moves, "rdi"),
-    "mov rdi, [rdi + 7 * 8]",
-    "jne 3f",
-    "vmlaunch",
-    "jmp 4f",
-    "3:",
-    "vmresume",
-    "4:",
-    "pop rdi",
-    "mov eax, 1",
-    "jmp 5f",
-    "cloister_vmx_exit:",
-    "push rdi",
-    "mov rdi, [rsp + 8]",
-    "mov [rdi + 0 * 8], rax",
-    general_registers!(store_moves, "rdi"),
-    "pop qword ptr [rdi + 7 * 8]",
-    "pop rdi",
-    "xor eax, eax",
-    "5:",
-    "pop r15",
-    "pop r14",
-    "pop r13",
-    "pop r12",
-    "pop rbp",
-    "pop rbx",
-    "ret",
-    ".popsection",
-    host_rsp = const host::RSP,
-);

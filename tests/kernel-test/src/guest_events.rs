@@ -11,7 +11,7 @@ use cloister_bare::guest::{CODE, Guest, SIZE, all_groups};
 use cloister_bare::kernel::call;
 use cloister_bare::time;
 
-pub(crate) static TESTS: [Test; 15] = [
+pub(crate) static TESTS: [Test; 16] = [
     ("guest-deadline", deadline),
     ("guest-kick-before-run", kick),
     ("guest-interrupt-injected", interrupt),
@@ -22,6 +22,7 @@ pub(crate) static TESTS: [Test; 15] = [
     ("guest-machine-check-bit", machine_check_bit),
     ("guest-task-priority", priority),
     ("guest-invalid-state", invalid),
+    ("guest-refused-then-left", refused_then_left),
     ("guest-floating-point", floating_point),
     ("guest-time-offset", time_offset),
     ("guest-time-auxiliary", time_auxiliary),
@@ -326,6 +327,28 @@ fn debug_registers() -> Outcome {
     equal!(first.run()?, ExitReason::Hlt);
     first.destroy();
     second.destroy();
+    Ok(())
+}
+
+/// A guest whose state was refused, and then one that takes no interrupts, is still left when the host's timer rings.
+fn refused_then_left() -> Outcome {
+    needed()?;
+    // cli; jmp $
+    let mut guest = Guest::real(&[0xfa, 0xeb, 0xfe])?;
+    guest.state().store[ExitReason::InvalidState as usize] = 0;
+    for window in [0, Controls::INTERRUPT_WINDOW.bits()] {
+        guest.state().controls = window;
+        // Not write-through without cache disable exists on no processor.
+        guest.state().cr0 = 0x2000_0010;
+        guest.state().load = all_groups();
+        equal!(guest.run()?, ExitReason::InvalidState);
+        guest.state().cr0 = 0x10;
+        guest.state().load = all_groups();
+        guest.state().deadline = time::after(2000);
+        equal!(guest.run()?, ExitReason::Deadline);
+        guest.state().deadline = 0;
+    }
+    guest.destroy();
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use spin::Mutex;
 
 /// Sizes of slots.
-const SLABS: [usize; 3] = [128, 192, 576];
+const SLABS: [usize; 4] = [128, 192, 576, 704];
 
 /// The spaces that every PD has.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ impl Pd {
             header: Header::new(Kind::Pd),
             budget: Budget::new(budget),
             lock: Mutex::new(()),
-            slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2])],
+            slabs: [Slab::new(SLABS[0]), Slab::new(SLABS[1]), Slab::new(SLABS[2]), Slab::new(SLABS[3])],
             owned: List::empty(),
             spaces: Mutex::new(None),
             closed: AtomicBool::new(false),

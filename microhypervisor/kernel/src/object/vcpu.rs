@@ -6,14 +6,12 @@ use super::page::{Page, SharedPage};
 use super::{Ec, Header, Pd, Ref, Space};
 use crate::arch::{fpu, guest};
 use crate::percore::core;
-use cloister_abi::arch::current::vcpu::VcpuState;
 use cloister_abi::cap::Kind;
 use cloister_abi::status::Status;
-use cloister_vcpu::StatePage;
+use cloister_vcpu::{StatePage, word};
 use core::cell::{Cell, UnsafeCell};
-use core::mem::offset_of;
 use core::ptr::NonNull;
-use core::sync::atomic::AtomicBool;
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// Virtual CPU (VCPU).
 #[repr(C, align(64))]
@@ -27,7 +25,8 @@ pub(crate) struct Vcpu {
     _block: Page,
     fpu: Page,
     machine: UnsafeCell<guest::Cpu>,
-    tag: guest::Tag,
+    /// Of its translations.
+    pub(crate) tag: u32,
     /// Generation of the guest space that the translation buffer has seen.
     pub(crate) generation: Cell<u64>,
     /// The EC that runs it.
@@ -40,7 +39,7 @@ pub(crate) struct Vcpu {
     pub(crate) core: u8,
 }
 
-const _: () = assert!(size_of::<Vcpu>() <= 576);
+const _: () = assert!(size_of::<Vcpu>() <= 704);
 
 impl Vcpu {
     /// A VCPU after RESET, whose state page is mapped into `host` at `address`. `payer` pays.
@@ -56,11 +55,11 @@ impl Vcpu {
         let (block, fpu) = (Page::zeroed(payer)?, Page::zeroed(payer)?);
         let shared = SharedPage::map(payer, host, address)?;
         fpu::initialize(fpu.frame());
-        let tag = guest::Tag::take();
+        let tag = guest::tag();
         // SAFETY: the frame stays mapped for the kernel, and goes with the VCPU.
-        let state = unsafe { StatePage::new(shared.frame().cast()) };
+        let state: StatePage = unsafe { shared.frame().cast().as_ref() };
         // SAFETY: the block is this VCPU's own; the guest space outlives it.
-        let machine = unsafe { guest::new_cpu(block.frame(), guest.root(), &tag) };
+        let machine = unsafe { guest::new_cpu(block.frame(), guest.root(), tag) };
         let vcpu = Self {
             header: Header::new(Kind::Vcpu),
             guest,
@@ -90,13 +89,7 @@ impl Vcpu {
     /// Until when the monitor lets the guest run, as its state page says; 0 for ever.
     #[inline]
     pub(crate) fn deadline(&self) -> u64 {
-        self.page.read::<{ offset_of!(VcpuState, deadline) }>()
-    }
-
-    /// What RDTSCP answers in the guest, as the state page says.
-    #[inline]
-    pub(crate) fn tsc_aux(&self) -> u64 {
-        self.page.read::<{ offset_of!(VcpuState, tsc_aux) }>()
+        word!(self.page, deadline).load(Relaxed)
     }
 
     /// The run goes beyond the handler that began it: it needs a reference.
@@ -104,11 +97,6 @@ impl Vcpu {
         if !self.held.replace(true) {
             self.header.acquire();
         }
-    }
-
-    /// Whether its translations share a tag with those of others.
-    pub(crate) fn tag(&self) -> &guest::Tag {
-        &self.tag
     }
 
     /// Floating-point state while it is not in the registers.
@@ -130,6 +118,6 @@ impl Vcpu {
     /// Its floating-point state is nobody's, its core forgets it, and a guest that runs does not go on.
     pub(crate) fn kill(&self) {
         core().forget_fpu(&self.header);
-        guest::with_machine!(self, cpu => guest::Machine::retire(cpu, core()));
+        guest::with_machine!(self, cpu => guest::Machine::retire_on(cpu, core()));
     }
 }

@@ -3,9 +3,9 @@
 
 use crate::machine::Machine;
 use crate::machine::tests::epyc;
-use crate::tests::{Fixture, fixture, of};
+use crate::tests::{Fixture, at, fixture, of};
 use cloister_abi::arch::x86_64::vcpu::{Controls, Event, ExitReason, Groups, PortAccess};
-use cloister_vcpu::{Control, Exit, Exits};
+use cloister_vcpu::{Control, Exit, Exits, Field};
 use proptest::prelude::*;
 
 fn exit(code: u64, info1: u64, info2: u64) -> (Fixture, Exit) {
@@ -58,6 +58,22 @@ fn refused_state_is_read_whole_the_next_time() {
 }
 
 #[test]
+fn refused_state_leaves_physical_interrupts_the_hosts() {
+    let mut fixture = fixture();
+    for (controls, window) in [(Controls::INTERRUPT_WINDOW, 0x1f_0100), (Controls::empty(), 0)] {
+        fixture.state().controls = controls.bits();
+        fixture.take(Groups::CONTROL);
+        for code in [u64::MAX, 0xffff_ffff] {
+            // QEMU leaves nothing of it.
+            fixture.block().control.interrupt = 0;
+            fixture.block().control.exit_code = code;
+            assert_eq!(fixture.vcpu.classify(), Exit::Monitor(ExitReason::InvalidState));
+            assert_eq!(fixture.block().control.interrupt, 1 << 24 | window, "{code:#x}");
+        }
+    }
+}
+
+#[test]
 fn codes_of_the_kernel() {
     for code in 0x60..=0x63 {
         assert_eq!(exit(code, 0, 0).1, Exit::Interrupt, "{code:#x}");
@@ -101,14 +117,14 @@ fn monitor_sees_exceptions_it_asked_for() {
 fn debug_registers_become_the_guests_at_first_touch() {
     let (mut fixture, exit) = exit(0x27, 0, 0);
     assert_eq!(exit, Exit::Resume);
-    assert_eq!(fixture.block().control.intercept_dr, 0);
+    assert_eq!(fixture.block().control.intercepts[1], 0);
 }
 
 #[test]
 fn port_access_without_decode_assists() {
     // out dx, al at port 0x3f8; next instruction at 0x7c01.
     let (mut fixture, exit) = exit(0x7b, 0x03f8_0010, 0x7c01);
-    fixture.block().save.rip = 0x7c00;
+    fixture.block().save[at(Field::RIP)] = 0x7c00;
     assert_eq!(exit, Exit::Monitor(ExitReason::Port));
     let [access, next, _] = fixture.vcpu.qualification(ExitReason::Port);
     let access = PortAccess(access);
@@ -125,10 +141,10 @@ fn port_access_without_decode_assists() {
 #[test]
 fn address_size_follows_the_code_segment() {
     let (mut fixture, _) = exit(0x7b, 0x0001_0014, 0);
-    fixture.block().save.segments[1].attributes = 0xa9b;
-    fixture.block().save.efer = 0x1d00;
+    fixture.block().save[2] = 0x1_0000 * 0xa9b;
+    fixture.block().save[at(Field::EFER)] = 0x1d00;
     assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 8);
-    fixture.block().save.segments[1].attributes = 0xc9b;
+    fixture.block().save[2] = 0x1_0000 * 0xc9b;
     assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).address_size(), 4);
 }
 
@@ -137,7 +153,7 @@ fn decode_assists_and_next_rip_are_used() {
     let mut fixture = of(Machine { next_rip: true, decode_assists: true, ..epyc() });
     let control = &mut fixture.block().control;
     (control.exit_code, control.exit_info1, control.exit_info2) = (0x7b, 0x0001_1014, 0x1003);
-    fixture.block().save.rip = 0x1000;
+    fixture.block().save[at(Field::RIP)] = 0x1000;
     fixture.block().control.next_rip = 0x1004;
     assert_eq!(PortAccess(fixture.vcpu.qualification(ExitReason::Port)[0]).segment(), 4);
     assert_eq!(fixture.vcpu.length(), 4);
@@ -180,7 +196,7 @@ proptest! {
         control.exit_code = if small { code & 0x4ff } else { code };
         (control.exit_info1, control.exit_info2, control.exit_event) = (info1, info2, event);
         control.next_rip = next;
-        fixture.block().save.rip = rip;
+        fixture.block().save[at(Field::RIP)] = rip;
         fixture.state().store = [u64::MAX; 32];
         if let Exit::Monitor(reason) = fixture.vcpu.classify() {
             let page = fixture.page();

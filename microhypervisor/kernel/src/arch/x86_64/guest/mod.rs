@@ -11,18 +11,18 @@ mod vmx;
 
 pub(crate) use vmx::restore_task;
 
-use super::cpu::{feature, has};
+use super::cpu::{feature, has, ticks};
 use super::fpu;
 use crate::memory::{POOL, physical};
 use crate::object::Vcpu;
 use crate::percore::Core;
 use cloister_abi::hip::features;
-use cloister_vcpu::Exits;
+use cloister_vcpu::{Enter, Field, word};
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::{Cell, UnsafeCell};
 use core::ptr::NonNull;
-use core::sync::atomic::Ordering;
-use spin::{Mutex, Once};
+use core::sync::atomic::{AtomicU32, Ordering};
+use spin::Once;
 
 /// The processor's side of a VCPU.
 #[derive(Debug)]
@@ -43,19 +43,26 @@ macro_rules! with_machine {
 pub(crate) use with_machine;
 
 /// What the kernel does with either.
-pub(crate) trait Machine: Exits {
+pub(crate) trait Machine: Enter {
+    /// A core's side of it. A core runs one handler at a time, and none keeps the reference.
+    #[expect(clippy::mut_from_ref, reason = "as said")]
+    fn host(core: &Core) -> &mut Option<Self::Host>;
+
     /// Makes it what this core works on: before anything else, and whenever another may have been worked on since.
     #[inline]
-    fn activate(&mut self, _: &Core) {}
-    /// Whether [`Self::run`] ends at a time by itself, so that the host's timer need not be armed for a guest's deadline.
-    #[inline]
-    fn has_timer(&self) -> bool {
-        false
+    fn activate_on(&mut self, core: &Core) {
+        if let Some(host) = Self::host(core) {
+            // SAFETY: a VCPU belongs to one core.
+            unsafe { self.activate(host) };
+        }
     }
-    /// Runs the guest until it exits, or until that tick where there is a timer. FPU and XCR0 are the guest's.
-    fn run(&mut self, core: &Core, until: u64, utcb: u64);
+
     /// It goes, and its core forgets it.
-    fn retire(&mut self, _: &Core) {}
+    fn retire_on(&self, core: &Core) {
+        if let Some(host) = Self::host(core) {
+            self.retire(host);
+        }
+    }
 }
 
 /// What one core has for the guests that it runs. That core alone touches it.
@@ -63,14 +70,14 @@ pub(crate) trait Machine: Exits {
 pub(crate) struct PerCore {
     svm: UnsafeCell<Option<cloister_svm::world::Host>>,
     vmx: UnsafeCell<Option<cloister_vmx::world::Host>>,
-    /// Whose translations are under the shared tag.
-    shared_tag: Cell<Option<NonNull<u8>>>,
+    /// Whose translations are under each tag: the address of a VCPU.
+    owners: [Cell<usize>; MAX_TAGS],
 }
 
 impl PerCore {
     /// What a core has before [`init_core`].
     pub(crate) const fn new() -> Self {
-        Self { svm: UnsafeCell::new(None), vmx: UnsafeCell::new(None), shared_tag: Cell::new(None) }
+        Self { svm: UnsafeCell::new(None), vmx: UnsafeCell::new(None), owners: [const { Cell::new(0) }; MAX_TAGS] }
     }
 }
 
@@ -82,10 +89,12 @@ enum Kind {
 }
 
 static KIND: Once<Kind> = Once::new();
-/// Tags in use, or that the processor has not, one bit each. Tag 0 is the host's, tag 1 is shared by all who found none.
-static TAGS: Mutex<u64> = Mutex::new(u64::MAX);
+/// Number of tags that the processor has, at most [`MAX_TAGS`]. Tag 0 is the host's.
+static TAGS: AtomicU32 = AtomicU32::new(2);
+/// Tags that were given. They come round: guests of one core that share one drive each other's translations out.
+static NEXT_TAG: AtomicU32 = AtomicU32::new(0);
+const MAX_TAGS: usize = 64;
 
-const SHARED_TAG: u32 = 1;
 /// CPUID leaf 1, ECX: VMX.
 const VMX: u32 = 1 << 5;
 
@@ -121,7 +130,7 @@ pub(crate) fn init(core: &Core) -> Result<u64, &'static str> {
         (Kind::Svm(svm::init()?), features::SVM, leaf(0x8000_000a)[1].clamp(2, 64))
     };
     kind.switch_on(core)?;
-    *TAGS.lock() = 0b11 | !(u64::MAX >> (64 - tags));
+    TAGS.store(tags, Ordering::Relaxed);
     KIND.call_once(|| kind);
     Ok(found)
 }
@@ -151,42 +160,22 @@ fn map<const SIZE: usize>(fill: fn(&mut [u8; SIZE])) -> Result<u64, &'static str
     Ok(physical(frames))
 }
 
-/// Tag of a guest's translations in the translation buffer.
-#[derive(Debug)]
-pub(crate) struct Tag(u32);
-
-impl Tag {
-    /// A free tag, or the shared one.
-    pub(crate) fn take() -> Self {
-        let mut tags = TAGS.lock();
-        let free = tags.trailing_ones();
-        if free == u64::BITS {
-            return Self(SHARED_TAG);
-        }
-        *tags |= 1 << free;
-        Self(free)
-    }
-}
-
-impl Drop for Tag {
-    fn drop(&mut self) {
-        if self.0 != SHARED_TAG {
-            *TAGS.lock() &= !(1 << self.0);
-        }
-    }
+/// A tag for a guest's translations.
+pub(crate) fn tag() -> u32 {
+    1 + NEXT_TAG.fetch_add(1, Ordering::Relaxed) % (TAGS.load(Ordering::Relaxed) - 1)
 }
 
 /// The processor's side of a new VCPU.
 ///
 /// # Safety
 /// The block is a zeroed frame of its own, `root` the root of a guest space, and both stay while the VCPU does.
-pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
+pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: u32) -> Cpu {
     let address = physical(block);
     match KIND.get() {
         // SAFETY: the caller vouches for the block.
-        Some(Kind::Svm(svm)) => Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), address, root, tag.0, svm) }),
+        Some(Kind::Svm(svm)) => Cpu::Svm(unsafe { cloister_svm::Vcpu::new(block.cast(), address, root, tag, svm) }),
         // SAFETY: as above.
-        Some(Kind::Vmx(vmx)) => Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), address, root, tag.0, vmx) }),
+        Some(Kind::Vmx(vmx)) => Cpu::Vmx(unsafe { cloister_vmx::Vcpu::new(block.cast(), address, root, tag, vmx) }),
         // Callers look at `is_supported` first.
         None => unreachable!("a VCPU without guests"),
     }
@@ -194,30 +183,31 @@ pub(crate) unsafe fn new_cpu(block: NonNull<u8>, root: u64, tag: &Tag) -> Cpu {
 
 /// Runs the guest until it exits, with XCR0 and translations as they must be.
 #[inline(always)]
-pub(crate) fn enter(core: &Core, vcpu: &Vcpu, cpu: &mut impl Machine, until: u64, utcb: u64) {
-    let this = Some(vcpu.page.pointer().cast());
+pub(crate) fn enter<M: Machine>(core: &Core, vcpu: &Vcpu, cpu: &mut M, until: u64, utcb: u64) {
+    let Some(host) = M::host(core) else { return };
     // Known to others before the generation is read, so that who takes memory away from now on interrupts this core.
     core.remote.guest.store(vcpu.guest.root(), Ordering::SeqCst);
     let generation = vcpu.guest.generation.load(Ordering::Acquire);
-    let shares = vcpu.tag().0 == SHARED_TAG;
-    if vcpu.generation.get() != generation || (shares && core.guests.shared_tag.get() != this) {
+    let (this, owner) = (core::ptr::from_ref(vcpu).addr(), &core.guests.owners[vcpu.tag as usize % MAX_TAGS]);
+    if vcpu.generation.get() != generation || owner.get() != this {
         vcpu.generation.set(generation);
-        if shares {
-            core.guests.shared_tag.set(this);
-        }
+        owner.set(this);
         cpu.flush_tlb();
     }
-    let (own, guest) = (fpu::mask(), cpu.xcr0());
+    let (own, guest) = (fpu::mask(), cpu.get(Field::XCR0));
     let differs = own != guest && has(feature::XSAVE);
     if differs {
         // SAFETY: the limits allow only what the processor has.
         unsafe { fpu::write_xcr0(guest) };
     }
-    let aux = vcpu.tsc_aux();
+    let aux = word!(vcpu.page, tsc_aux).load(Ordering::Relaxed);
     if aux != 0 {
         super::cpu::set_tsc_aux(aux);
     }
-    cpu.run(core, until, utcb);
+    let ticks = if cpu.has_timer() { until.saturating_sub(ticks()) } else { 0 };
+    // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; `crate::guest` has activated it; the guest's space maps
+    // what was delegated.
+    unsafe { cpu.enter(host, [super::percore::fs_base(), utcb], ticks) };
     // Others can read it too, so it is nobody's while they run.
     if aux != 0 {
         super::cpu::set_tsc_aux(0);

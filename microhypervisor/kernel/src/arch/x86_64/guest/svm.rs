@@ -43,11 +43,8 @@ pub(super) fn init_core(core: &Core) -> Result<(), &'static str> {
 
 impl Machine for Vcpu {
     #[inline]
-    fn run(&mut self, core: &Core, _: u64, utcb: u64) {
+    fn host(core: &Core) -> &mut Option<Host> {
         // SAFETY: this core's own, and nothing else refers to it.
-        let Some(host) = (unsafe { &mut *core.guests.svm.get() }) else { return };
-        host.set_thread(crate::arch::percore::fs_base(), utcb);
-        // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; the nested table maps what was delegated.
-        unsafe { self.enter(host) };
+        unsafe { &mut *core.guests.svm.get() }
     }
 }

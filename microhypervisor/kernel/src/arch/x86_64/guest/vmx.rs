@@ -2,7 +2,6 @@
 //! Guests by VMX. Intel SDM vol. 3C, 24.6 to 24.8 (discovering and enabling VMX).
 
 use super::Machine;
-use crate::arch::cpu::ticks;
 use crate::memory::{self, physical};
 use crate::percore::Core;
 use cloister_vmx::Vcpu;
@@ -30,47 +29,17 @@ pub(super) fn init_core(core: &Core, machine: &cloister_vmx::Machine) -> Result<
     Ok(())
 }
 
-/// This core's side.
-#[expect(clippy::mut_from_ref, reason = "a core runs one handler at a time, and none keeps the reference")]
-#[inline]
-fn host(core: &Core) -> Option<&mut Host> {
-    // SAFETY: this core's own, and nothing else refers to it.
-    unsafe { &mut *core.guests.vmx.get() }.as_mut()
-}
-
 impl Machine for Vcpu {
     #[inline]
-    fn activate(&mut self, core: &Core) {
-        if let Some(host) = host(core) {
-            // SAFETY: a VCPU belongs to one core.
-            unsafe { self.make_current(host) };
-        }
-    }
-
-    #[inline]
-    fn has_timer(&self) -> bool {
-        self.machine().has_timer()
-    }
-
-    #[inline]
-    fn run(&mut self, core: &Core, until: u64, utcb: u64) {
-        let Some(host) = host(core) else { return };
-        host.set_thread(crate::arch::percore::fs_base(), utcb);
-        // SAFETY: interrupts are off in the kernel; FPU and XCR0 are the guest's; `crate::guest` has activated it; the EPT maps what
-        // was delegated.
-        unsafe { self.enter(host, until.saturating_sub(ticks())) };
-    }
-
-    fn retire(&mut self, core: &Core) {
-        if let Some(host) = host(core) {
-            host.forget(self);
-        }
+    fn host(core: &Core) -> &mut Option<Host> {
+        // SAFETY: this core's own, and nothing else refers to it.
+        unsafe { &mut *core.guests.vmx.get() }
     }
 }
 
 /// A component was refused a port: answers whether that was because an exit had cut the task segment, which is whole again now.
 pub(crate) fn restore_task(core: &Core) -> bool {
-    if !host(core).is_some_and(Host::is_task_cut) {
+    if !Vcpu::host(core).as_mut().is_some_and(Host::is_task_cut) {
         return false;
     }
     // SAFETY: the head is this core's own.
