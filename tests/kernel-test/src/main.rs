@@ -28,6 +28,7 @@ mod exception_replies;
 mod exceptions;
 mod foreign;
 mod fpu;
+mod fpu_wide;
 mod fuzz;
 mod guest_cores;
 mod guest_events;
@@ -75,6 +76,7 @@ static SUITES: &[&[Test]] = &[
     &exception_replies::TESTS,
     &foreign::TESTS,
     &fpu::TESTS,
+    &fpu_wide::TESTS,
     &races::TESTS,
     &closing::TESTS,
     &scheduling::TESTS,
