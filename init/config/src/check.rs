@@ -22,17 +22,20 @@ pub fn check(text: &str) -> Vec<Diagnostic> {
     }
 }
 
-/// Objections to the notation and to words, without those to references between nodes.
-pub(crate) fn check_words(document: &Document<'_>) -> Vec<Diagnostic> {
+/// Objections to the notation, and to what the top-level node is.
+pub(crate) fn check_document(document: &Document<'_>) -> Vec<Diagnostic> {
     let mut found: Vec<_> =
         document.problems.iter().map(|p| Diagnostic::error(p.position, format!("{}: `{}`", p.kind, p.text))).collect();
-    if document.root.kind == CONFIG.kind {
-        check_node(&document.root, &CONFIG, &mut found);
-    } else {
+    if document.root.kind != CONFIG.kind {
         let message = format!("the top-level node is `{}`, must be `config`", document.root.kind);
         found.push(Diagnostic::error(document.root.position, message));
     }
     found
+}
+
+/// Objections to the words of a configuration, without those to references between nodes.
+pub(crate) fn check_words(root: &Node<'_>, found: &mut Vec<Diagnostic>) {
+    check_node(root, &CONFIG, found);
 }
 
 fn check_node(node: &Node<'_>, kind: &NodeKind, found: &mut Vec<Diagnostic>) {

@@ -31,7 +31,7 @@ mod words;
 pub use check::check;
 pub use diagnostic::{Diagnostic, Severity};
 pub use label::{Label, prefixed};
-pub use load::{Loaded, load};
+pub use load::{Loaded, load, load_sandbox};
 pub use model::{Config, OnAllExited, Route, Rule, Selector, Start, Target, To};
 pub use value::{format_size, parse_bool, parse_number, parse_size};
 pub use words::nearest;

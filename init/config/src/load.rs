@@ -8,10 +8,11 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use cloister_hid::{Element, Node, parse_bytes};
+use cloister_hid::{Document, Element, Node, parse_bytes};
 
-use crate::check::check_words;
+use crate::check::{check_document, check_words};
 use crate::diagnostic::Diagnostic;
+use crate::language::CONFIG;
 use crate::model::{Config, OnAllExited, Route, Rule, Selector, Start, Target, To};
 use crate::references::check_references;
 use crate::value::{parse_bool, parse_number, parse_size};
@@ -31,12 +32,39 @@ pub struct Loaded {
 ///
 /// The single objection to a text that is no HID at all.
 pub fn load(bytes: &[u8]) -> Result<Loaded, Diagnostic> {
-    let document = parse_bytes(bytes).map_err(|error| Diagnostic::error(error.position, format!("{}", error.kind)))?;
-    let mut diagnostics = check_words(&document);
-    let config = config(&document.root);
-    check_references(&document.root, &config, &mut diagnostics);
+    let document = parse(bytes)?;
+    Ok(loaded(&document, (document.root.kind == CONFIG.kind).then_some(&document.root)))
+}
+
+/// Reads the configuration of a runtime environment that hosts components as init does: `own` takes what is said for itself out of the top-level
+/// node, and the node `sandbox` there says what init's `config` would.
+///
+/// # Errors
+///
+/// The text is no HID at all, `own` finds nothing, or there is no such node.
+pub fn load_sandbox<T>(bytes: &[u8], own: impl FnOnce(&Node<'_>) -> Option<T>) -> Result<(T, Loaded), Diagnostic> {
+    let document = parse(bytes)?;
+    let objection = |what: &str| Diagnostic::error(document.root.position, what.to_owned());
+    let own = own(&document.root).ok_or_else(|| objection("an attribute is missing, or makes no sense"))?;
+    let sandbox = document.root.first("sandbox").ok_or_else(|| objection("the node `sandbox` is missing"))?;
+    Ok((own, loaded(&document, Some(sandbox))))
+}
+
+fn parse(bytes: &[u8]) -> Result<Document<'_>, Diagnostic> {
+    parse_bytes(bytes).map_err(|error| Diagnostic::error(error.position, format!("{}", error.kind)))
+}
+
+/// What a node says, with the objections to it if its words are to be looked at.
+fn loaded(document: &Document<'_>, node: Option<&Node<'_>>) -> Loaded {
+    let mut diagnostics = check_document(document);
+    if let Some(node) = node {
+        check_words(node, &mut diagnostics);
+    }
+    let node = node.unwrap_or(&document.root);
+    let config = config(node);
+    check_references(node, &config, &mut diagnostics);
     diagnostics.sort_by_key(|diagnostic| diagnostic.position);
-    Ok(Loaded { config, diagnostics })
+    Loaded { config, diagnostics }
 }
 
 fn config(root: &Node<'_>) -> Config {

@@ -4,7 +4,7 @@
 use proptest::prelude::{any, prop, proptest};
 
 use crate::route::{Destination, Directory, Request, Server, Unroutable, resolve};
-use crate::{OnAllExited, Severity, Start, check, load};
+use crate::{OnAllExited, Severity, Start, check, load, load_sandbox, parse_number};
 
 const GOOD: &str = "config | verbose: yes | version: v1 | on_all_exited: poweroff
 . a comment
@@ -48,6 +48,20 @@ fn a_good_configuration_is_understood() {
     assert!(linux.propagate_exit);
     assert_eq!(linux.route.rules.len(), 2);
     assert_eq!(linux.config.as_deref(), Some("config | cmdline: a=b\n+ disk | : a | b\n-\n"));
+}
+
+#[test]
+fn a_configuration_in_a_node_is_understood_as_one_of_its_own() {
+    let load = |text: &str| load_sandbox(text.as_bytes(), |config| config.value("rounds").and_then(parse_number));
+    let (rounds, loaded) =
+        load("config | rounds: 7\n+ sandbox\n  + start a | caps: 9 | ram: 1M | rma: 2\n-\n").expect("is there");
+    assert_eq!((rounds, loaded.config.starts.len(), loaded.config.starts[0].caps), (7, 1, 9));
+    let messages: Vec<_> = loaded.diagnostics.iter().map(ToString::to_string).collect();
+    // Where it stands in the whole text.
+    assert_eq!(messages, ["line 3, column 35: error: unknown attribute `rma` of `start`, did you mean `ram`?"]);
+    for bad in ["config\n+ sandbox\n-\n", "config | rounds: 7\n-\n", "config | rounds: x\n+ sandbox\n-\n", "-\n"] {
+        assert!(load(bad).is_err(), "{bad}");
+    }
 }
 
 #[test]

@@ -9,7 +9,6 @@
 
 extern crate alloc;
 
-use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::ToString;
 
@@ -17,8 +16,7 @@ use cloister_base::rom::Rom;
 use cloister_base::session::{self, Session, USUAL};
 use cloister_base::sessions::{Decoder, Encoder, MachineInfo, PlatformClient};
 use cloister_base::{Component, Error, ObjectId, env};
-use cloister_hid::{Element, parse_bytes};
-use cloister_init_config::{Config, load, parse_number};
+use cloister_init_config::{Config, load_sandbox, parse_number};
 use cloister_sandbox::State;
 use cloister_sandbox::host::{Host, NoServices};
 
@@ -34,14 +32,10 @@ struct Cycler {
 
 /// The number of rounds, and the configuration of the sandbox.
 fn configuration(text: &[u8]) -> Option<(u64, Config)> {
-    let document = parse_bytes(text).inspect_err(|error| log::error!("config: {error}")).ok()?;
-    let rounds = document.root.value("rounds").and_then(parse_number)?;
-    let sandbox = document.root.first("sandbox")?;
-    let inner = Element { kind: "config".to_owned(), ..Element::from_node(sandbox) };
-    let text = inner.to_text().ok()?;
-    let loaded = load(text.as_bytes()).inspect_err(|error| log::error!("sandbox: {error}")).ok()?;
+    let loaded = load_sandbox(text, |config| config.value("rounds").and_then(parse_number));
+    let (rounds, loaded) = loaded.inspect_err(|error| log::error!("config: {error}")).ok()?;
     for diagnostic in &loaded.diagnostics {
-        log::warn!("sandbox: {diagnostic}");
+        log::warn!("config: {diagnostic}");
     }
     Some((rounds, loaded.config))
 }

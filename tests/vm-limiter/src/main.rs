@@ -7,7 +7,6 @@
 
 extern crate alloc;
 
-use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -15,8 +14,7 @@ use cloister_base::rom::Rom;
 use cloister_base::session::{self, Session};
 use cloister_base::sessions::{Decoder, Encoder, Resources, VmServer};
 use cloister_base::{Cap, Component, Error, Link, ObjectId, entry};
-use cloister_hid::{Element, parse_bytes};
-use cloister_init_config::{Config, load, parse_size};
+use cloister_init_config::{Config, load_sandbox, parse_size};
 use cloister_sandbox::host::{Host, LocalServices};
 use cloister_sandbox::{ChildId, Quota, SessionId, SessionRequest};
 use cloister_vm_limiter::{LimitedVm, Reach};
@@ -76,14 +74,10 @@ impl LocalServices for Limiter {
 
 /// The limit, and the configuration of the sandbox.
 fn configuration(text: &[u8]) -> Option<(u64, Config)> {
-    let document = parse_bytes(text).inspect_err(|error| log::error!("config: {error}")).ok()?;
-    let limit = document.root.value("guest_memory").and_then(parse_size)?;
-    let sandbox = document.root.first("sandbox")?;
-    let inner = Element { kind: "config".to_owned(), ..Element::from_node(sandbox) };
-    let text = inner.to_text().ok()?;
-    let loaded = load(text.as_bytes()).inspect_err(|error| log::error!("sandbox: {error}")).ok()?;
+    let loaded = load_sandbox(text, |config| config.value("guest_memory").and_then(parse_size));
+    let (limit, loaded) = loaded.inspect_err(|error| log::error!("config: {error}")).ok()?;
     for diagnostic in &loaded.diagnostics {
-        log::warn!("sandbox: {diagnostic}");
+        log::warn!("config: {diagnostic}");
     }
     Some((limit, loaded.config))
 }
