@@ -15,7 +15,7 @@ use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 
 /// Microseconds that a test may take.
-const PATIENCE: u64 = 20_000_000;
+const PATIENCE: u64 = 60_000_000;
 
 /// Priority of the watchdog: below that of the first thread, which only waits, above all else.
 const WATCHDOG: u32 = 126;
