@@ -108,7 +108,7 @@ const OBJECTS: &[Reference] = &[
     own("sc-time", "ask for time used", 205),
     own("pt-create", "create a portal", 310),
     own("space-create", "create a guest space", 950),
-    own("vcpu-create", "create a virtual CPU", 3_400),
+    own("vcpu-create", "create a virtual CPU", 3_600),
     own("vcpu-sync", "write all groups of a virtual CPU but FPU", 580),
     own("vcpu-kick", "kick a virtual CPU that does not run", 165),
     own("destroy", "destroy a semaphore", 650),
