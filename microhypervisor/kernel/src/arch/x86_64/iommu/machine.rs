@@ -44,14 +44,10 @@ impl Bus for Machine {
     }
 
     fn write_back(&self) {
-        write_back();
+        // What this core has written: the bluntest way, but that of few units.
+        // SAFETY: writes back caches, nothing else.
+        unsafe { core::arch::asm!("wbinvd", options(nostack, preserves_flags)) };
     }
-}
-
-/// Writes back what this core has written, for units that do not look into caches. The bluntest way, but that of few units.
-pub(super) fn write_back() {
-    // SAFETY: writes back caches, nothing else.
-    unsafe { core::arch::asm!("wbinvd", options(nostack, preserves_flags)) };
 }
 
 /// Lets AMD-Vi units, which are PCI functions, interrupt a local APIC by a vector. Answers whether one of them caches that nothing is mapped.

@@ -122,15 +122,14 @@ impl Tables {
 
     /// Lets the units forget an aligned range of 2^order pages, or everything. No device reaches what was unmapped there when this returns.
     pub(crate) fn flush(&self, range: Option<(u64, u32)>) {
-        // What was written to the tables is seen by whoever puts a device here after this looks, and by its unit: who puts it there writes back
-        // the caches of another core.
-        if super::limits().is_some_and(|limits| !limits.snoops) {
-            super::machine::write_back();
-        }
+        // What was written to the tables is seen by whoever puts a device here after this looks.
         fence(SeqCst);
-        let domain = self.domain.load(Relaxed);
-        if domain != BLOCKED {
-            super::IOMMU.lock().flush(domain, range);
+        let domain = || self.domain.load(Relaxed);
+        // Units that do not look into caches are asked even so, since that writes back what this core has written: who puts a device here may
+        // be another one.
+        if domain() != BLOCKED || super::limits().is_some_and(|limits| !limits.snoops) {
+            let mut iommu = super::IOMMU.lock();
+            iommu.flush(domain(), range);
         }
     }
 }
